@@ -1,0 +1,169 @@
+"""Train an Explanandum from scratch: summed cross-entropies over the ranks, null labels ignored.
+
+Classes are far from balanced, so every finest class is drawn alike and the remaining imbalance is taken out of
+the logits during training ("logit adjustment", Menon et al., ICLR 2021): the trained classifier is unbiased.
+
+The residual branches start at zero, so training starts as a mean of layer-normed 6-mer embeddings and grows from
+there. A helper head that is thrown away afterwards predicts strand and codon phase of the piece (sequences are
+coding strands): knowing the frame makes codon usage visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wyr_batch.models.checkpoints import save_explanandum
+from wyr_batch.models.encoder import EncoderConfig
+from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.ranks import Rank
+
+from .data import LabelledReads, StepBatches, class_priors, evaluation_batch, evaluation_batches
+from .loop import LoopConfig, train
+from .metrics import balanced_accuracy
+
+N_FRAMES = 6
+
+
+@dataclass(frozen=True)
+class ExplanandumConfig:
+    """What to train; sizes default to the built-in starter's."""
+
+    hidden_size: int = 128
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int = 256
+    pooling: str = "mean"
+    window_bp: int = 1500
+    batch_reads: int = 128
+    full_share: float = 0.5
+    null_leaf_weight: float = 8.0
+    frame_loss: float = 0.5
+    dropout: float = 0.1
+    compile: bool = False
+
+    def encoder(self) -> EncoderConfig:
+        return EncoderConfig(
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            intermediate_size=self.intermediate_size,
+        )
+
+
+class TrainedExplanandum(nn.Module):
+    """An Explanandum with its helper head, and dropout of whole tokens and pooled features while training."""
+
+    def __init__(self, explanandum: Explanandum, dropout: float, compiled: bool = False) -> None:
+        super().__init__()
+        self.explanandum = explanandum
+        encode = explanandum.encoder.encode
+        self._encode = torch.compile(encode, dynamic=True) if compiled else encode
+        self.frame_head = nn.Linear(explanandum.config.hidden_size, N_FRAMES)
+        self.dropout = dropout
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class logits [B, C] and frame logits [B, 6]."""
+        model = self.explanandum
+        valid = model.valid(input_ids)
+        hidden = self._encode(model.embed(input_ids), valid)
+        pooled = F.dropout(model.pool(hidden, valid, None), self.dropout, self.training)
+        return torch.cat([head(pooled) for head in model.classifiers], dim=-1), self.frame_head(pooled)
+
+
+def initialise(model: Explanandum) -> None:
+    """Start as a mean of layer-normed embeddings: small normal embeddings, residual outputs zero."""
+    nn.init.normal_(model.encoder.embeddings.word_embeddings.weight, std=0.1)
+    for layer in model.encoder.encoder.layer:
+        for dense in (layer.attention.output.dense, layer.output.dense):
+            nn.init.zeros_(dense.weight)
+            if dense.bias is not None:
+                nn.init.zeros_(dense.bias)
+
+
+def summed_cross_entropy(logits: Tensor, labels: Tensor, slices: Sequence[slice]) -> Tensor:
+    """Return the sum over ranks of the mean cross-entropy of the rows with a label of that rank.
+
+    Args:
+        logits: float [B, C]; labels: int64 [B, R], -1 where null.
+    """
+    total = logits.new_zeros(())
+    for r, classes in enumerate(slices):
+        known = labels[:, r] >= 0
+        if known.any():
+            total = total + F.cross_entropy(logits[known, classes].float(), labels[known, r])
+    return total
+
+
+def evaluate_classifier(model: Explanandum, reads: LabelledReads, window_bp: int) -> tuple[np.ndarray, float]:
+    """Return plain probabilities float32 [n, C] of each read's first window, and the mean summed cross-entropy."""
+    device = next(model.parameters()).device
+    probabilities = np.empty((len(reads), sum(model.n_classes)), np.float32)
+    total = 0.0
+    for rows in evaluation_batches(reads, window_bp):
+        batch = evaluation_batch(reads, rows, window_bp)
+        logits = model(batch.input_ids.to(device)).float().cpu()
+        probabilities[rows] = model.probabilities(logits).numpy()
+        total += float(summed_cross_entropy(logits, batch.labels, model.slices)) * len(rows)
+    return probabilities, total / len(reads)
+
+
+def train_explanandum(
+    ranks: Sequence[Rank],
+    training: LabelledReads,
+    validation: LabelledReads,
+    folder: Path,
+    config: ExplanandumConfig,
+    loop: LoopConfig,
+    *,
+    resume: bool = False,
+    provenance: Mapping[str, Any] | None = None,
+) -> Explanandum:
+    """Train a classifier and write it to `folder` in the published layout.
+
+    Returns: the model with the best validation loss, in evaluation mode.
+    """
+    torch.manual_seed(loop.seed)
+    explanandum = Explanandum(config.encoder(), [len(rank.labels) for rank in ranks], config.pooling)
+    initialise(explanandum)
+    batches = StepBatches(
+        training,
+        loop.steps,
+        batch_reads=config.batch_reads,
+        window_bp=config.window_bp,
+        full_share=config.full_share,
+        null_leaf_weight=config.null_leaf_weight,
+        seed=loop.seed,
+    )
+    log_priors = class_priors(training.labels, batches.weights, explanandum.n_classes).clamp(min=1e-6).log()
+
+    def losses(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        logits, frame_logits = model(batch["input_ids"])
+        adjusted = logits.float() + log_priors.to(logits.device)
+        terms = {"classification": summed_cross_entropy(adjusted, batch["labels"], explanandum.slices)}
+        if config.frame_loss and (batch["frames"] >= 0).any():
+            frame = F.cross_entropy(frame_logits.float(), batch["frames"], ignore_index=-1)
+            terms["frame"] = config.frame_loss * frame
+        return terms
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        probabilities, loss = evaluate_classifier(model.explanandum, validation, config.window_bp)
+        scores = {
+            rank.name: balanced_accuracy(validation.labels[:, r], probabilities[:, s].argmax(axis=1))
+            for r, (rank, s) in enumerate(zip(ranks, explanandum.slices, strict=True))
+        }
+        # The mean over ranks is what is asked for; the cross-entropy of an adjusted model is not comparable.
+        return {"loss": 1 - float(np.mean(list(scores.values()))), "cross_entropy": loss, **scores}
+
+    trained = TrainedExplanandum(explanandum, config.dropout, config.compile)
+    done = train(trained, batches, losses, evaluate, folder, loop, resume)
+    record = {"training": {**(provenance or {}), **asdict(config), **done}}
+    save_explanandum(explanandum.eval(), ranks, folder, record)
+    return explanandum

@@ -1,0 +1,211 @@
+"""The labelled reads this project trains and measures on, rebuilt from two public packages.
+
+Sequences: Debian's `metaphlan2-data` (1,036,027 marker sequences of microbial genomes, Expat licence), its
+file `markers.fasta`. Labels: PyPI's `taxoniq`, RefSeq accession -> NCBI lineage (release 2024-09).
+
+A header names its source genome in one of four ways:
+
+    gi|345004010|ref|NC_015954.1|:c1336247-1335993   accession, looked up; kept with all three ranks or not at all
+    NC_001699.1                                      the same, bare
+    gi|156083978|ref|XM_001609423.1|                 a transcript: Eukaryota, other ranks null
+    GeneID:921702                                    a viral gene: Viruses, other ranks null
+
+An accession is looked up with its version, else with any version 1 to 5. The split is a hash of the header, so
+it never moves: `int(sha1(header)[:8], 16) % 100`, 0-1 test, 2-11 validation, the rest training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wyr_batch.errors import InputError, MissingExtraError
+from wyr_batch.reads import open_reads
+
+RANKS = ("superkingdom", "phylum", "genus")
+DEBIAN_PACKAGE = "metaphlan2-data"
+DEBIAN_PATH = "var/lib/metaphlan2-data/markers.fasta"
+SCHEMA = pa.schema(
+    [
+        ("header", pa.string()),
+        ("sequence", pa.string()),
+        ("split", pa.dictionary(pa.int8(), pa.string())),
+        *((rank, pa.dictionary(pa.int32(), pa.string())) for rank in RANKS),
+    ]
+)
+
+Labels = tuple[str | None, str | None, str | None]
+Lookup = Callable[[str], Labels | None]
+
+_PIPED = re.compile(r"gi\|\d+\|\w+\|([^|]+)\|")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSet:
+    """What `prepare` wrote: counts by superkingdom and split, and how many sequences had no lineage."""
+
+    path: Path
+    n_sequences: int
+    n_without_lineage: int
+    by_superkingdom: dict[str, int]
+    by_split: dict[str, int]
+
+
+def split_of(header: str) -> str:
+    """Return 'test', 'validation' or 'train' for a FASTA header line without its `>`.
+
+    >>> split_of("GeneID:921702")
+    'train'
+    """
+    bucket = int(hashlib.sha1(header.encode()).hexdigest()[:8], 16) % 100
+    if bucket < 2:
+        return "test"
+    return "validation" if bucket < 12 else "train"
+
+
+def accession_of(header: str) -> str | None:
+    """Return the accession a marker's header names, with its version, or None.
+
+    >>> accession_of("gi|345004010|ref|NC_015954.1|:c1336247-1335993")
+    'NC_015954.1'
+    """
+    piped = _PIPED.match(header)
+    if piped:
+        return piped.group(1)
+    return header.split(maxsplit=1)[0].split(":", 1)[0] if header.startswith("NC_") else None
+
+
+def labels_of(header: str, lookup: Lookup) -> Labels | None:
+    """Return the labels of one marker in the order of `RANKS`, or None where no lineage is known."""
+    if header.startswith("GeneID:"):
+        return ("Viruses", None, None)
+    accession = accession_of(header)
+    if accession is None:
+        return None
+    if accession.startswith("XM_"):
+        return ("Eukaryota", None, None)
+    return lookup(accession)
+
+
+def taxoniq_lookup() -> Lookup:
+    """Return a function accession -> (superkingdom, phylum, genus), None unless all three are known.
+
+    Raises: MissingExtraError without the package taxoniq.
+    """
+    try:
+        import taxoniq
+    except ImportError:
+        raise MissingExtraError("train prepare", "taxoniq", "train") from None
+
+    by_taxon: dict[int, Labels | None] = {}
+    by_accession: dict[str, Labels | None] = {}
+
+    def lineage(taxon: taxoniq.Taxon) -> Labels | None:
+        if taxon.tax_id not in by_taxon:
+            named = {step.rank.name: step.scientific_name for step in taxon.ranked_lineage}
+            labels = tuple(named.get(rank) for rank in RANKS)
+            by_taxon[taxon.tax_id] = labels if None not in labels else None
+        return by_taxon[taxon.tax_id]
+
+    def lookup(accession: str) -> Labels | None:
+        if accession not in by_accession:
+            stem = accession.split(".")[0]
+            found = None
+            for name in (accession, *(f"{stem}.{version}" for version in range(1, 6))):
+                try:
+                    found = lineage(taxoniq.Taxon(accession_id=name))
+                    break
+                except KeyError:
+                    continue
+            by_accession[accession] = found
+        return by_accession[accession]
+
+    return lookup
+
+
+def fetch_markers(folder: Path) -> Path:
+    """Download Debian's marker package with apt and unpack it into `folder`, without installing it.
+
+    (Installing would build an index of many minutes that nothing here needs.)
+    Returns: the path of markers.fasta.
+    Raises: InputError where apt or the package is not to be had.
+    """
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise InputError(
+            f"{DEBIAN_PACKAGE}: got no apt-get on this machine, expected Debian or Ubuntu. "
+            "Unpack markers.fasta from the package elsewhere and name it on the command line."
+        )
+    with tempfile.TemporaryDirectory(dir=folder) as tmp:
+        done = subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], cwd=tmp, capture_output=True, text=True)
+        debs = list(Path(tmp).glob("*.deb"))
+        if done.returncode or not debs:
+            raise InputError(
+                f"{DEBIAN_PACKAGE}: got '{done.stderr.strip()[-200:]}' from apt-get download, expected a .deb. "
+                "Run apt-get update, or name a markers.fasta on the command line."
+            )
+        subprocess.run(["dpkg-deb", "-x", str(debs[0]), tmp], check=True, capture_output=True)
+        return Path(shutil.move(Path(tmp) / DEBIAN_PATH, folder / "markers.fasta"))
+
+
+def labelled(fasta: Path, lookup: Lookup, counts: Counter[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the labelled sequences of a marker FASTA as record batches of `SCHEMA`, counting the others."""
+    with open_reads(fasta) as reads:
+        for chunk in reads:
+            rows: list[tuple[str, str, str, Labels]] = []
+            raw = chunk.bases.tobytes().decode("ascii")
+            bounds = chunk.offsets.tolist()
+            # A marker's header has no white space, so the id is the whole header line.
+            for header, start, end in zip(chunk.ids.to_pylist(), bounds[:-1], bounds[1:], strict=True):
+                labels = labels_of(header, lookup)
+                if labels is None:
+                    counts["without lineage"] += 1
+                    continue
+                rows.append((header, raw[start:end], split_of(header), labels))
+                counts[labels[0] or ""] += 1
+                counts[rows[-1][2]] += 1
+            columns = [
+                [row[0] for row in rows],
+                [row[1] for row in rows],
+                [row[2] for row in rows],
+                *([row[3][i] for row in rows] for i in range(len(RANKS))),
+            ]
+            arrays = [pa.array(c, type=f.type) for c, f in zip(columns, SCHEMA, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def prepare(fasta: Path | None, output: Path, lookup: Lookup | None = None) -> PreparedSet:
+    """Write the labelled training Parquet (one row per sequence, columns of `SCHEMA`).
+
+    Args:
+        fasta: markers.fasta; None fetches Debian's package beside the output.
+        output: Parquet file; appears under its name only when whole.
+        lookup: accession -> labels; None takes taxoniq.
+    """
+    lookup = lookup or taxoniq_lookup()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fasta = fasta or fetch_markers(output.parent)
+    counts: Counter[str] = Counter()
+    partial = output.with_name(output.name + ".partial")
+    with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+        for batch in labelled(fasta, lookup, counts):
+            writer.write_batch(batch)
+    partial.replace(output)
+    splits = ("train", "validation", "test")
+    kingdoms = sorted(set(counts) - set(splits) - {"without lineage"})
+    return PreparedSet(
+        path=output,
+        n_sequences=sum(counts[split] for split in splits),
+        n_without_lineage=counts["without lineage"],
+        by_superkingdom={kingdom: counts[kingdom] for kingdom in kingdoms},
+        by_split={split: counts[split] for split in splits},
+    )

@@ -1,0 +1,176 @@
+"""Bundles: an exported model as a directory, read with every check before anything runs.
+
+    bundle.json    schema_version, name, ranks, tokenizer, max_tokens, window_bp, pooling, files, training, metrics
+    model.onnx     the fused graph in float32; other precisions beside it
+    parity.json    per file: what was compared with float32 torch, how far off it was, and the verdict
+    checkpoint/    explanandum/ and explainer/, for --runtime torch and for exporting again
+
+A file whose hash differs from bundle.json, or that parity.json does not call passed, is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from wyr_batch.errors import ModelError
+from wyr_batch.ranks import Rank, ranks_from_json, ranks_to_json
+
+SCHEMA_VERSION = 1
+PARITY_PASSED = "passed"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFile:
+    """One file of a bundle: its path in the bundle, sha256, dtype and kind (onnx, checkpoint)."""
+
+    path: str
+    sha256: str
+    dtype: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model directory whose bundle.json has been read; files are checked when they are asked for."""
+
+    folder: Path
+    name: str
+    ranks: tuple[Rank, ...]
+    max_tokens: int
+    window_bp: int
+    pooling: str
+    files: tuple[BundleFile, ...]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = ""
+
+    @property
+    def n_classes(self) -> int:
+        return sum(len(rank.labels) for rank in self.ranks)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of bundle.json, which holds the hashes of all the files."""
+        return sha256_of(self.folder / "bundle.json")
+
+    def verified(self, kind: str, dtype: str) -> Path:
+        """Return the path of the file of that kind and dtype after checking its hash and its parity record.
+
+        Raises: ModelError naming what the bundle holds, or what does not match.
+        """
+        entries = [f for f in self.files if f.kind == kind and f.dtype == dtype]
+        if not entries:
+            held = ", ".join(f"{f.kind} {f.dtype}" for f in self.files) or "nothing"
+            raise ModelError(f"{self.folder}: got {held}, expected {kind} {dtype}. Export it: wyr-batch export --dtype {dtype}")
+        entry = entries[0]
+        path = self.folder / entry.path
+        if not path.is_file():
+            raise ModelError(f"{path}: got no such file, expected the one bundle.json lists. Copy the whole bundle.")
+        found = sha256_of(path)
+        if found != entry.sha256:
+            raise ModelError(
+                f"{path}: got sha256 {found[:16]}..., expected {entry.sha256[:16]}.... "
+                "The file was changed or damaged; copy the bundle again, or export it again."
+            )
+        if kind == "onnx" and self.parity.get(entry.path, {}).get("verdict") != PARITY_PASSED:
+            raise ModelError(
+                f"{path}: got no passing record in parity.json, expected one. "
+                "An unproven file is not run; export it again with wyr-batch export."
+            )
+        return path
+
+    @cached_property
+    def parity(self) -> Mapping[str, Any]:
+        """Parity records by file path; empty without parity.json."""
+        path = self.folder / "parity.json"
+        records: Mapping[str, Any] = _read_json(path)["files"] if path.exists() else {}
+        return records
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def starter_path() -> Path:
+    """Return the bundle that ships inside the package."""
+    return Path(str(resources.files("wyr_batch"))) / "starter"
+
+
+def load_bundle(folder: Path | None = None) -> Bundle:
+    """Read a bundle's description; None is the built-in starter.
+
+    Raises: ModelError if the directory is not a bundle, or is of a newer layout.
+    """
+    folder = folder or starter_path()
+    path = folder / "bundle.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{folder}: got no bundle.json, expected a bundle directory. Make one with: wyr-batch export -o {folder}"
+        )
+    content = _read_json(path)
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ModelError(
+            f"{path}: got schema_version {version}, expected {SCHEMA_VERSION}. "
+            "Install the wyr-batch that wrote it, or export it again."
+        )
+    try:
+        return Bundle(
+            folder=folder,
+            name=content["name"],
+            ranks=tuple(ranks_from_json(content["ranks"])),
+            max_tokens=int(content["max_tokens"]),
+            window_bp=int(content["window_bp"]),
+            pooling=content["pooling"],
+            files=tuple(BundleFile(**entry) for entry in content["files"]),
+            training=content.get("training", {}),
+            metrics=content.get("metrics", {}),
+            licence=content.get("licence", ""),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: got {error!r} while reading it, expected the fields of schema_version 1.") from None
+
+
+def bundle_json(
+    *,
+    name: str,
+    ranks: Sequence[Rank],
+    max_tokens: int,
+    window_bp: int,
+    pooling: str,
+    files: Sequence[BundleFile],
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    licence: str,
+) -> str:
+    """Return the text of a bundle.json."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "ranks": ranks_to_json(ranks),
+        "tokenizer": {"name": "nucleotide-transformer-v2-6mer", "vocab_size": 4107, "upper_case": True, "u_is_t": True},
+        "max_tokens": max_tokens,
+        "window_bp": window_bp,
+        "pooling": pooling,
+        "files": [{"path": f.path, "sha256": f.sha256, "dtype": f.dtype, "kind": f.kind} for f in files],
+        "training": training,
+        "metrics": metrics,
+        "licence": licence,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: got {error}, expected readable JSON. Copy the bundle again.") from None

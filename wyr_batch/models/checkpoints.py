@@ -1,0 +1,171 @@
+"""Explanandum and Explainer checkpoints: read strictly and safely, written in the published layout.
+
+    explanandum/  base_model/config.json, vocab.txt, ...     sizes of the encoder, the tokenizer
+                  data_processor/metadata.json               {"sequence_column", "labels": ranks in head order}
+                  data_processor/labels.json                 {"ranks": [{"name", "labels"}]}, written by this project
+                  data_processor/data_processor.pkl          the same, written by the published training code
+                  model/model.safetensors                    base_model.esm..., classifiers.{i}.weight|bias
+                  wyr.json                                    pooling and training provenance, optional
+    explainer/    config.json, model.safetensors
+
+No remote code is executed, and a pickle may only build numpy arrays.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wyr_batch.errors import ModelError
+from wyr_batch.models.encoder import EncoderConfig
+from wyr_batch.models.explainer import Explainer, ExplainerConfig
+from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.ranks import Rank, ranks_from_json, ranks_to_json
+
+# Tensors of a published file that an encoder classifier does not use.
+UNUSED_KEYS = ("base_model.lm_head.", "base_model.esm.contact_head.", "base_model.esm.embeddings.position_embeddings.")
+
+_ARRAY_GLOBALS = {
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds numpy arrays and plain containers, nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ARRAY_GLOBALS:
+            raise ModelError(
+                f"data_processor.pkl: got a pickle that asks for {module}.{name}, expected numpy arrays only. "
+                "Do not trust this file; write data_processor/labels.json by hand instead."
+            )
+        if name == "_reconstruct":
+            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+        return getattr(np, name)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise ModelError(f"{path}: got '{error.strerror}', expected a readable file.") from None
+    except ValueError as error:
+        raise ModelError(f"{path}: got {error}, expected JSON. The file is damaged; get it again.") from None
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: got '{error}', expected a safetensors file.") from None
+
+
+def read_ranks(folder: Path) -> list[Rank]:
+    """Return the ranks of an Explanandum checkpoint, in head order.
+
+    `labels.json` wins over the pickle; the pickle's classes are looked up by the names in metadata.json.
+    Raises: ModelError.
+    """
+    processor = folder / "data_processor"
+    if (processor / "labels.json").exists():
+        return ranks_from_json(_read_json(processor / "labels.json")["ranks"])
+    names = _read_json(processor / "metadata.json")["labels"]
+    path = processor / "data_processor.pkl"
+    try:
+        content = _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
+    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, IndexError) as error:
+        raise ModelError(f"{path}: got '{error}', expected the label encoders of the training run.") from None
+    encoders = content["encoders"] if isinstance(content, Mapping) else content[0]
+    if not isinstance(encoders, Mapping):
+        fitted = content["labels"] if isinstance(content, Mapping) else content[1]
+        encoders = dict(zip(fitted, encoders, strict=True))
+    missing = [name for name in names if name not in encoders]
+    if missing:
+        raise ModelError(f"{path}: got label encoders for {', '.join(map(str, encoders))}, expected {missing[0]} too.")
+    return [Rank(name, tuple(str(label) for label in encoders[name])) for name in names]
+
+
+def load_explanandum(folder: Path) -> tuple[Explanandum, list[Rank]]:
+    """Load a classifier checkpoint, every tensor accounted for.
+
+    Returns: the model in float32 and evaluation mode, and its ranks.
+    Raises: ModelError naming the tensor that is missing, unknown or of another shape.
+    """
+    config = EncoderConfig.from_json(folder / "base_model" / "config.json")
+    ranks = read_ranks(folder)
+    provenance = _read_json(folder / "wyr.json") if (folder / "wyr.json").exists() else {}
+    model = Explanandum(config, [len(rank.labels) for rank in ranks], provenance.get("pooling", "mean"))
+    path = folder / "model" / "model.safetensors"
+    tensors = {k: v.float() for k, v in _read_tensors(path).items() if not k.startswith(UNUSED_KEYS)}
+    _load_strictly(model, tensors, path)
+    return model.eval(), ranks
+
+
+def load_explainer(folder: Path) -> Explainer:
+    """Load an Explainer checkpoint in float32 and evaluation mode. Raises: ModelError."""
+    explainer = Explainer(ExplainerConfig.from_json(folder / "config.json"))
+    path = folder / "model.safetensors"
+    tensors = {k: v.float() for k, v in _read_tensors(path).items()}
+    # torch counts batches here; nothing reads it, and the layout does not hold it.
+    tensors.setdefault("norm.num_batches_tracked", explainer.norm.state_dict()["num_batches_tracked"])
+    _load_strictly(explainer, tensors, path)
+    return explainer.eval()
+
+
+def _load_strictly(model: Explanandum | Explainer, tensors: dict[str, Tensor], path: Path) -> None:
+    expected = model.state_dict()
+    for key in sorted(set(expected) | set(tensors)):
+        if key not in tensors:
+            raise ModelError(f"{path}, tensor {key}: got nothing, expected shape {tuple(expected[key].shape)}.")
+        if key not in expected:
+            raise ModelError(f"{path}, tensor {key}: got a tensor of that name, expected none. Is it another model?")
+        if tensors[key].shape != expected[key].shape:
+            raise ModelError(
+                f"{path}, tensor {key}: got shape {tuple(tensors[key].shape)}, expected {tuple(expected[key].shape)}."
+            )
+    model.load_state_dict(tensors)
+
+
+def save_explanandum(
+    model: Explanandum, ranks: Sequence[Rank], folder: Path, provenance: Mapping[str, Any], half: bool = False
+) -> None:
+    """Write a classifier checkpoint in the published layout; `half` stores float16."""
+    for name in ("base_model", "data_processor", "model"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "base_model" / "config.json").write_text(model.config.to_json())
+    _write_json(folder / "data_processor" / "labels.json", {"ranks": ranks_to_json(ranks)})
+    metadata = {"sequence_column": "sequence", "labels": [rank.name for rank in ranks]}
+    _write_json(folder / "data_processor" / "metadata.json", metadata)
+    _write_json(folder / "wyr.json", {"pooling": model.pooling, **provenance})
+    _save_tensors(model.state_dict(), folder / "model" / "model.safetensors", half)
+
+
+def save_explainer(model: Explainer, folder: Path, provenance: Mapping[str, Any], half: bool = False) -> None:
+    """Write an Explainer checkpoint; `half` stores float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(model.config.to_json())
+    _write_json(folder / "wyr.json", provenance)
+    tensors = {k: v for k, v in model.state_dict().items() if k != "norm.num_batches_tracked"}
+    _save_tensors(tensors, folder / "model.safetensors", half)
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path, half: bool) -> None:
+    # inv_freq stays float32: it multiplies positions up to the thousands.
+    small = {k: v.half() if half and not k.endswith("inv_freq") else v for k, v in tensors.items()}
+    save_file({k: v.detach().cpu().contiguous() for k, v in small.items()}, path, metadata={"format": "pt"})
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

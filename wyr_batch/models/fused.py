@@ -1,0 +1,78 @@
+"""Explanandum, Explainer and mask application as one function of token ids.
+
+    ids -> Explanandum on plain embeddings -> predicted class per rank (or the classes asked for)
+        -> Explainer, only the rows of those classes -> sigmoid -> mask per rank -> maximum over ranks
+        -> Explanandum on embeddings * mask (and, mean-pooled, on hidden states * mask)
+
+This is the reference in float32 torch; `wyr_batch.export` writes the same function as a graph.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wyr_batch.models.explanandum import Explanandum
+
+
+class ClassMasks(Protocol):
+    """What gives mask logits [B, R, T] of chosen classes; see `Explainer.class_logits`."""
+
+    def class_logits(self, input_ids: Tensor, valid: Tensor, classes: Tensor) -> Tensor: ...
+
+
+class FusedOutput(NamedTuple):
+    """Values at padding are 0.
+
+    Attributes:
+        mask: float32 [B, T], maximum over ranks, `<cls>` included.
+        rank_masks: float32 [B, R, T].
+        explained_ids: int32 [B, R], class within the rank that the mask explains.
+        probs: float32 [B, C], softmax per rank on the plain read.
+        masked_probs: float32 [B, C], the same on the masked read.
+    """
+
+    mask: Tensor
+    rank_masks: Tensor
+    explained_ids: Tensor
+    probs: Tensor
+    masked_probs: Tensor
+
+
+class Fused(nn.Module):
+    """The whole of what a read goes through, batched."""
+
+    first_class: Tensor
+
+    def __init__(self, explanandum: Explanandum, explainer: ClassMasks) -> None:
+        super().__init__()
+        self.explanandum = explanandum
+        self.explainer = explainer
+        starts = [s.start for s in explanandum.slices]
+        self.register_buffer("first_class", torch.tensor(starts, dtype=torch.int64), persistent=False)
+
+    def forward(self, input_ids: Tensor, explain_ids: Tensor) -> FusedOutput:
+        """Classify, explain, and classify again what the mask keeps.
+
+        Args:
+            input_ids: int32 or int64 [B, T], `<cls>` first, right-padded with 1.
+            explain_ids: int32 or int64 [B, R], class within the rank to explain, -1 the predicted one.
+        """
+        model = self.explanandum
+        valid = model.valid(input_ids)
+        embedded = model.embed(input_ids)
+        logits = model.classify(embedded, valid)
+        explained = torch.where(explain_ids < 0, model.top_classes(logits), explain_ids.long())
+        mask_logits = self.explainer.class_logits(input_ids, valid, explained + self.first_class)
+        rank_masks = torch.sigmoid(mask_logits.float()) * valid.float().unsqueeze(1)
+        mask = rank_masks.amax(dim=1)
+        masked_logits = model.classify(embedded, valid, mask)
+        return FusedOutput(
+            mask=mask,
+            rank_masks=rank_masks,
+            explained_ids=explained.to(torch.int32),
+            probs=model.probabilities(logits),
+            masked_probs=model.probabilities(masked_logits),
+        )
