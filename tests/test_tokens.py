@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,8 @@ from hypothesis import strategies as st
 
 from wyr_batch.tokens import CLS_ID, N_ID, Tokens, tokenise
 
-VECTORS = [
-    json.loads(line)
-    for line in gzip.open(Path(__file__).parent / "data" / "nt_tokenizer_vectors.jsonl.gz", "rt")
-]
+VECTORS_FILE = Path(__file__).parent / "data" / "nt_tokenizer_vectors.jsonl.gz"
+VECTORS = [json.loads(line) for line in gzip.decompress(VECTORS_FILE.read_bytes()).splitlines()]
 KMER_LETTERS = "ATCG"
 
 
@@ -29,10 +28,7 @@ def tokens_of(*reads: str, u_is_t: bool = True) -> Tokens:
 
 def per_read(tokens: Tokens) -> list[tuple[list[int], list[int]]]:
     bounds = tokens.offsets.tolist()
-    return [
-        (tokens.ids[a:b].tolist(), tokens.starts[a:b].tolist())
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [(tokens.ids[a:b].tolist(), tokens.starts[a:b].tolist()) for a, b in pairwise(bounds)]
 
 
 def slow_tokens(read: str) -> tuple[list[int], list[int]]:

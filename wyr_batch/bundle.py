@@ -55,6 +55,10 @@ class Bundle:
     def n_classes(self) -> int:
         return sum(len(rank.labels) for rank in self.ranks)
 
+    def summary(self) -> str:
+        """Return ranks and class counts in a few words, as in `4 superkingdom, 11 phylum, 52 genus classes`."""
+        return ", ".join(f"{len(rank.labels)} {rank.name}" for rank in self.ranks) + " classes"
+
     @cached_property
     def sha256(self) -> str:
         """Hash of bundle.json, which holds the hashes of all the files."""
@@ -68,8 +72,20 @@ class Bundle:
         entries = [f for f in self.files if f.kind == kind and f.dtype == dtype]
         if not entries:
             held = ", ".join(f"{f.kind} {f.dtype}" for f in self.files) or "nothing"
-            raise ModelError(f"{self.folder}: got {held}, expected {kind} {dtype}. Export it: wyr-batch export --dtype {dtype}")
+            raise ModelError(
+                f"{self.folder}: got {held}, expected {kind} {dtype}. Ask for a dtype the bundle holds, or export it."
+            )
         entry = entries[0]
+        path = self.verified_entry(entry)
+        if kind == "onnx" and self.parity.get(entry.path, {}).get("verdict") != PARITY_PASSED:
+            raise ModelError(
+                f"{path}: got no passing record in parity.json, expected one. "
+                "An unproven file is not run; export it again with wyr-batch export."
+            )
+        return path
+
+    def verified_entry(self, entry: BundleFile) -> Path:
+        """Return the path of one listed file after checking its hash. Raises: ModelError."""
         path = self.folder / entry.path
         if not path.is_file():
             raise ModelError(f"{path}: got no such file, expected the one bundle.json lists. Copy the whole bundle.")
@@ -78,11 +94,6 @@ class Bundle:
             raise ModelError(
                 f"{path}: got sha256 {found[:16]}..., expected {entry.sha256[:16]}.... "
                 "The file was changed or damaged; copy the bundle again, or export it again."
-            )
-        if kind == "onnx" and self.parity.get(entry.path, {}).get("verdict") != PARITY_PASSED:
-            raise ModelError(
-                f"{path}: got no passing record in parity.json, expected one. "
-                "An unproven file is not run; export it again with wyr-batch export."
             )
         return path
 

@@ -44,8 +44,7 @@ class MissingExtraError(WyrError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(
-            f"{what}: got no package {package!r}, expected it to be installed. "
-            f"Run: pip install 'wyr-batch[{extra}]'"
+            f"{what}: got no package {package!r}, expected it to be installed. Run: pip install 'wyr-batch[{extra}]'"
         )
 
 

@@ -135,7 +135,7 @@ def _token_ids(codes: Uint8s, starts: Int64s, is_kmer: npt.NDArray[np.bool_]) ->
     if not is_kmer.any():
         return by_letter[codes[starts]]
     ids = np.empty(len(starts), np.int16)
-    ids[is_kmer] = _kmer_ids(codes & 3, starts[is_kmer])
+    ids[is_kmer] = _kmer_ids(np.minimum(codes, np.uint8(3)), starts[is_kmer])
     singles = ~is_kmer
     ids[singles] = by_letter[codes[starts[singles]]]
     return ids

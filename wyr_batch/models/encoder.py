@@ -103,7 +103,7 @@ def padding_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(valid, 0.0, PADDING_SCORE).to(dtype)[:, None, None, :]
 
 
-def rotary_angles(n_tokens: int | torch.SymInt, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_angles(n_tokens: int, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
     """Return cosine and sine of each position's rotation, float32 [T, D/heads] each (halves repeated)."""
     positions = torch.arange(n_tokens, device=inv_freq.device, dtype=torch.float32)
     angles = positions[:, None] * inv_freq[None, :].float()  # [T, d/2]
@@ -147,10 +147,11 @@ class _SelfAttention(nn.Module):
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         if explicit:
             scores = query @ key.transpose(2, 3) + bias  # [B, H, T, T]
-            mixed = torch.softmax(scores, dim=-1) @ value
+            mixed: Tensor = torch.softmax(scores, dim=-1) @ value
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-        return mixed.transpose(1, 2).reshape(rows, n_tokens, self.n_heads * self.head_size)
+        joined: Tensor = mixed.transpose(1, 2).reshape(rows, n_tokens, self.n_heads * self.head_size)
+        return joined
 
 
 class _Dense(nn.Module):
@@ -181,7 +182,8 @@ class _Layer(nn.Module):
         mixed = self.attention.self(self.attention.LayerNorm(x), bias, angles, explicit)
         x = x + self.attention.output.dense(mixed)
         gate, up = self.intermediate.dense(self.LayerNorm(x)).chunk(2, dim=-1)
-        return x + self.output.dense(F.silu(gate) * up)
+        out: Tensor = x + self.output.dense(F.silu(gate) * up)
+        return out
 
 
 class _Embeddings(nn.Module):

@@ -12,7 +12,6 @@ runs forward over each read turned around at its own last token, so padding neve
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -107,7 +106,7 @@ class Explainer(nn.Module):
         self.norm = nn.BatchNorm1d(config.n_features, eps=BATCH_NORM_EPS)
         self.head = nn.Linear(config.n_features, config.num_classes)
 
-    def weights(self, layer: int, backward: bool) -> Sequence[Tensor]:
+    def weights(self, layer: int, backward: bool) -> list[Tensor]:
         """Return (w_ih, w_hh, b_ih, b_hh) of one direction of one LSTM layer, gates in torch's order i, f, g, o."""
         suffix = f"l{layer}{'_reverse' if backward else ''}"
         return [getattr(self.lstm, f"{name}_{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]

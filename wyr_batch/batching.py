@@ -1,0 +1,59 @@
+"""Batches by token budget: windows of like length together, so that hardly any padding is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from wyr_batch.tokens import CLS_ID, PAD_ID, Int16s, Int32s, Int64s
+from wyr_batch.windows import Windows
+
+
+def plan_batches(counts: Int64s, max_batch_tokens: int) -> list[Int64s]:
+    """Group windows into batches whose padded size stays within the budget.
+
+    Args:
+        counts: int64 [W], tokens per window, `<cls>` not counted.
+        max_batch_tokens: longest row (with `<cls>`) times rows; a single longer row is a batch of its own.
+    Returns: index arrays, longest windows first; every window is in one of them.
+
+    >>> [b.tolist() for b in plan_batches(np.array([3, 9, 3, 4]), 10)]
+    [[1], [3, 0], [2]]
+    """
+    order = np.argsort(-counts, kind="stable")
+    batches = []
+    at = 0
+    while at < len(order):
+        n_rows = max(1, max_batch_tokens // (int(counts[order[at]]) + 1))
+        batches.append(order[at : at + n_rows])
+        at += n_rows
+    return batches
+
+
+def pad_batch(ids: Int16s, windows: Windows, rows: Int64s) -> Int32s:
+    """Return input_ids int32 [B, T] of the given windows: `<cls>`, tokens, padding.
+
+    Args:
+        ids: int16 [N], the token ids of the chunk.
+        rows: int64 [B], indices of windows.
+    """
+    counts = windows.count[rows]
+    place = np.arange(int(counts.max()))[None, :]
+    inside = place < counts[:, None]
+    tokens = ids[np.minimum(windows.start[rows][:, None] + place, len(ids) - 1)]
+    padded = np.empty((len(rows), place.shape[1] + 1), np.int32)
+    padded[:, 0] = CLS_ID
+    padded[:, 1:] = np.where(inside, tokens, PAD_ID)
+    return padded
+
+
+def kept_tokens(windows: Windows, rows: Int64s, n_columns: int) -> tuple[npt.NDArray[np.bool_], Int64s]:
+    """Return which cells of a batch's output (without `<cls>`) are kept, and the tokens they belong to.
+
+    Args:
+        rows: int64 [B], indices of windows; n_columns: T - 1.
+    Returns: bool [B, T - 1], and int64 [K] token indices in the order the True cells are read.
+    """
+    token = windows.start[rows][:, None] + np.arange(n_columns)[None, :]
+    keep = (token >= windows.keep_start[rows][:, None]) & (token < windows.keep_end[rows][:, None])
+    return keep, token[keep]

@@ -1,0 +1,129 @@
+"""What a run is asked to do; every check of the options stands here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from wyr_batch.bundle import Bundle
+from wyr_batch.errors import UsageError
+from wyr_batch.tokens import TOKEN_BP, Int32s
+
+MASK_DTYPES = ("float32", "float16", "uint8")
+DEFAULT_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Options of `wyr-batch run`, named as its flags.
+
+    Attributes:
+        threads: 0 takes the CPUs the process may use.
+        max_batch_tokens: padded tokens per batch; 0 takes the device's default.
+        explain: 'predicted', or RANK=LABEL for some ranks.
+        window_bp, overlap_bp: None takes the bundle's window and an eighth of it.
+        confidence: a call with a lower probability is null.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    model: Path | None = None
+    device: str = "auto"
+    runtime: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    max_batch_tokens: int = 0
+    mask_dtype: str = "float32"
+    rank_masks: bool = False
+    top_k: int = 1
+    confidence: float = 0.0
+    explain: tuple[str, ...] = ()
+    window_bp: int | None = None
+    overlap_bp: int | None = None
+    max_reads: int | None = None
+    min_length: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise UsageError("FILES: got none, expected at least one file of reads, or - for standard input.")
+        if self.inputs.count("-") > 1:
+            raise UsageError("FILES: got - more than once, expected standard input at most once.")
+        if self.mask_dtype not in MASK_DTYPES:
+            raise UsageError(f"--mask-dtype: got {self.mask_dtype}, expected one of {', '.join(MASK_DTYPES)}.")
+        for flag, value, least in (
+            ("--top-k", self.top_k, 1),
+            ("--min-length", self.min_length, 0),
+            ("--threads", self.threads, 0),
+            ("--max-batch-tokens", self.max_batch_tokens, 0),
+            ("--max-reads", 1 if self.max_reads is None else self.max_reads, 1),
+        ):
+            if value < least:
+                raise UsageError(f"{flag}: got {value}, expected {least} or more.")
+        if not 0 <= self.confidence <= 1:
+            raise UsageError(f"--confidence: got {self.confidence}, expected a probability between 0 and 1.")
+
+    @property
+    def n_threads(self) -> int:
+        return self.threads or available_cpus()
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.max_batch_tokens or DEFAULT_BATCH_TOKENS
+
+    def window_tokens(self, bundle: Bundle) -> tuple[int, int]:
+        """Return tokens per window and per overlap, `<cls>` not counted.
+
+        Raises: UsageError if the model takes less, or the overlap leaves no progress.
+        """
+        window_bp = self.window_bp or bundle.window_bp
+        overlap_bp = window_bp // 8 if self.overlap_bp is None else self.overlap_bp
+        window, overlap = window_bp // TOKEN_BP, overlap_bp // TOKEN_BP
+        most = bundle.max_tokens - 1
+        if not 1 <= window <= most:
+            raise UsageError(
+                f"--window: got {window_bp} bp ({window} tokens), expected {TOKEN_BP} to {most * TOKEN_BP} bp "
+                f"({most} tokens, what {bundle.name} takes)."
+            )
+        if not 0 <= overlap <= window // 2:
+            raise UsageError(f"--overlap: got {overlap_bp} bp, expected 0 to {window_bp // 2}, half of the window.")
+        return window, overlap
+
+    def explain_row(self, bundle: Bundle) -> Int32s:
+        """Return the class to explain per rank, int32 [R]; -1 where the predicted one. Raises: UsageError."""
+        import numpy as np
+
+        wanted = np.full(len(bundle.ranks), -1, np.int32)
+        for item in self.explain:
+            if item == "predicted":
+                continue
+            name, _, label = item.partition("=")
+            ranks = [rank.name for rank in bundle.ranks]
+            if name not in ranks:
+                raise UsageError(f"--explain: got rank {name!r}, expected one of {', '.join(ranks)}, as RANK=LABEL.")
+            labels = bundle.ranks[ranks.index(name)].labels
+            if label not in labels:
+                shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+                raise UsageError(f"--explain: got {name} {label!r}, expected one of its {len(labels)} labels: {shown}")
+            wanted[ranks.index(name)] = labels.index(label)
+        return wanted
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use: its affinity, and its cgroup's quota rounded up."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for quota_file, period_file in (
+        ("/sys/fs/cgroup/cpu.max", None),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+    ):
+        try:
+            words = Path(quota_file).read_text().split()
+            if period_file:
+                words += Path(period_file).read_text().split()
+            quota, period = int(words[0]), int(words[1])
+        except (OSError, ValueError, IndexError):  # no such cgroup, or "max": no quota
+            continue
+        if quota > 0:
+            return max(1, min(cpus, -(-quota // period)))
+    return cpus

@@ -1,0 +1,469 @@
+"""From the bytes of a file to columns of reads: the unpacking source, and parsers of FASTQ, FASTA and SAM.
+
+A parser takes `(block, final)`. The block starts where a record starts; `final` says that the input ended
+well with it. It returns every record that is surely whole, how many bytes those took, and, if the record
+after them is damaged, what is wrong with it. FASTQ and FASTA make no Python object per read: numpy finds
+the lines, Arrow copies them together.
+
+Not handled: FASTQ of more than 4 lines a record, `;` comments in FASTA, SAM fields other than name, flag,
+sequence and quality.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+CUT = "The file is damaged or was cut; get it again."
+MULTI_LINE = (
+    "FASTQ must have 4 lines a record: unfold multi-line records first (seqtk seq reads.fastq); "
+    "else the file is damaged, get it again."
+)
+SHOWN_CHARACTERS = 100
+
+_PACKED_BYTES = 1 << 17  # at a time: each gzip member in them costs a copy of those after it
+_TAIL_BYTES = 64
+_ZSTD_MAGIC, _ZSTD_SKIPPABLE = b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
+_NEWLINE, _CR, _AT, _PLUS, _GT = b"\n\r@+>"
+_WHITE_SPACE = b" \t\r\v\f"
+_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SEQUENCE = _LETTERS + b"*-."
+_QUALITY = bytes(range(33, 127))
+_COMPLEMENT = bytes.maketrans(b"ACGTUMRYKVHDBacgtumrykvhdb", b"TGCAAKYRMBDHVtgcaakyrmbdhv")
+_SAM_FIELDS, _REVERSE, _NOT_PRIMARY = 11, 0x10, 0x100 | 0x800
+
+
+class Columns(NamedTuple):
+    """Reads as columns.
+
+    Attributes:
+        ids: pa.string() [n].
+        mates: int8 [n], 0 or 1/2.
+        bases: uint8 [sum of lengths], ASCII.
+        lengths: int64 [n].
+    """
+
+    ids: pa.StringArray
+    mates: npt.NDArray[np.int8]
+    bases: Bytes
+    lengths: Ints
+
+
+class Problem(NamedTuple):
+    """What is wrong with the first record that is not good; `line` counts from 0 in the block."""
+
+    read_id: str | None
+    line: int
+    got: str
+    expected: str
+    advice: str = CUT
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What one block gave; `n_lines` and `n_bytes` belong to good, skipped or blank records only."""
+
+    columns: Columns
+    n_bytes: int
+    n_lines: int
+    n_skipped: int = 0
+    problem: Problem | None = None
+
+
+Parser = Callable[[bytes, bool], Parsed]
+
+
+class DamagedStream(Exception):
+    """Packed data that end too early or do not unpack."""
+
+    def __init__(self, got: str, expected: str) -> None:
+        super().__init__(got)
+        self.problem = Problem(None, -1, got, expected)
+
+
+class ByteSource:
+    """Unpacked bytes of a file, which need not be seekable.
+
+    Attributes:
+        compression: none, gzip, bgzip or zstd.
+        n_packed_bytes: taken from the file so far.
+        tail: the last packed bytes taken, at most 64.
+        damage: what ended the data early, if anything did.
+    """
+
+    def __init__(self, file: BinaryIO, block_bytes: int) -> None:
+        self._file, self._block_bytes = file, block_bytes
+        self.n_packed_bytes, self.tail = 0, b""
+        self.damage: DamagedStream | None = None
+        self._head = self._ahead = b""
+        while len(self._head) < 18 and (more := self._from_file(18 - len(self._head))):
+            self._head += more
+        head = self._head
+        self.compression = "none"
+        if head[:2] == b"\x1f\x8b":
+            self.compression = "bgzip" if head[3:4] == b"\x04" and head[12:14] == b"BC" else "gzip"
+        elif head[:4] == _ZSTD_MAGIC or (head[:1] in b"PQRSTUVWXYZ[\\]^_" and head[1:4] == _ZSTD_SKIPPABLE):
+            self.compression = "zstd"
+        self._pieces = {"none": self._plain, "zstd": self._zstd}.get(self.compression, self._gzip)()
+
+    def read(self, n_bytes: int) -> bytes:
+        """Give at least n_bytes, fewer only at the end, none after it.
+
+        Raises: DamagedStream in place of "none" if the data end in damage.
+        """
+        pieces = [self._ahead]
+        n_missing = n_bytes - len(self._ahead)
+        self._ahead = b""
+        while n_missing > 0 and not self.damage:
+            try:
+                pieces.append(next(self._pieces))
+            except StopIteration:
+                break
+            except DamagedStream as damage:
+                self.damage = damage
+            except OSError as error:
+                self.damage = DamagedStream(f"a read error ({error.strerror or error})", "a readable file")
+            n_missing -= len(pieces[-1])
+        data = b"".join(pieces)
+        if not data and self.damage:
+            raise self.damage
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        """Give these bytes first on the next read."""
+        self._ahead = data + self._ahead
+
+    def _packed(self) -> bytes:
+        head, self._head = self._head, b""
+        return head or self._from_file(min(self._block_bytes, _PACKED_BYTES))
+
+    def _from_file(self, n_bytes: int) -> bytes:
+        data = self._file.read(n_bytes)
+        self.n_packed_bytes += len(data)
+        self.tail = (self.tail + data[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        return data
+
+    def _plain(self) -> Iterator[bytes]:
+        while data := self._packed():
+            yield data
+
+    def _gzip(self) -> Iterator[bytes]:
+        member, n_members = None, 0
+        while data := self._packed():
+            while data:
+                if member is None:
+                    data = data.lstrip(b"\0") if n_members else data  # zeros between members are padding
+                    if not data:
+                        break
+                    if n_members and data[:1] != b"\x1f":
+                        raise DamagedStream("foreign bytes after the gzip data", "the end of the file")
+                    member = zlib.decompressobj(wbits=31)
+                saved = member.copy()
+                try:
+                    yield member.decompress(data, self._block_bytes)
+                except zlib.error as error:
+                    # zlib drops what the failed call had unpacked: unpack it again, byte by byte.
+                    yield _until_error(saved, data)
+                    raise DamagedStream(f"damaged gzip data ({error})", "data that unpack") from None
+                data = member.unconsumed_tail or member.unused_data
+                if member.eof:
+                    member, n_members = None, n_members + 1
+        if member is not None:
+            yield member.flush()
+            raise DamagedStream("the end of the file inside gzip data", "whole gzip data with their checksum")
+
+    def _zstd(self) -> Iterator[bytes]:
+        stream = pa.CompressedInputStream(pa.PythonFile(_Packed(self._packed), mode="r"), "zstd")
+        n_bytes = min(self._block_bytes, _PACKED_BYTES)
+        while True:
+            # A failed read has still written what it had unpacked; text has no NUL, so its end can be told.
+            block = bytearray(n_bytes)
+            try:
+                n = stream.readinto(block)
+            except OSError as error:
+                yield bytes(block).rstrip(b"\0")
+                raise DamagedStream(f"damaged or cut zstd data ({error})", "data that unpack") from None
+            if n == 0:
+                return
+            yield bytes(memoryview(block)[:n])
+
+
+class _Packed:
+    """The little of a file that Arrow asks for."""
+
+    closed = False
+
+    def __init__(self, packed: Callable[[], bytes]) -> None:
+        self._packed, self._left = packed, b""
+
+    def read(self, n_bytes: int) -> bytes:
+        data = self._left or self._packed()
+        self._left = data[n_bytes:]
+        return data[:n_bytes]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def shown(text: bytes | str) -> str:
+    """Quote foreign text for a message, at most 100 characters of it."""
+    try:
+        quoted = repr(text if isinstance(text, str) else text.decode())
+    except UnicodeDecodeError:
+        quoted = repr(text)[1:]  # without the b
+    return quoted if len(quoted) <= SHOWN_CHARACTERS else quoted[: SHOWN_CHARACTERS - 4] + "...'"
+
+
+def mate_from_flag(flag: int) -> int:
+    """1 or 2 for the first or second read of a pair, 0 if unpaired or if the flag says both or neither."""
+    return {0x41: 1, 0x81: 2}.get(flag & 0xC1, 0)
+
+
+def gather(data: Bytes, starts: Ints, ends: Ints) -> Bytes:
+    """Copy slices of a block together.
+
+    Args:
+        data: uint8 [n_bytes].
+        starts, ends: int64 [n], half-open, ascending and not overlapping.
+    Returns: uint8 [sum of ends - starts].
+    """
+    n_bytes = int((ends - starts).sum())
+    if n_bytes == 0:
+        return np.empty(0, np.uint8)
+    # Slices and the gaps between them are one Arrow list of strings; to take every second is a memcpy each.
+    bounds = np.stack([starts, ends], axis=1).ravel().astype(np.int64, copy=False)
+    strings = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(bounds) - 1, [None, pa.py_buffer(bounds), pa.py_buffer(data)]
+    )
+    taken = strings.take(pa.array(np.arange(0, len(bounds) - 1, 2)))
+    return np.frombuffer(taken.buffers()[2], np.uint8, n_bytes)
+
+
+def parse_fastq(block: bytes, final: bool) -> Parsed:
+    """Parse 4-line FASTQ; blank lines are let pass at the very end only."""
+    data = np.frombuffer(block, np.uint8)
+    starts, ends = _lines(data, final)
+    if final and block.endswith(b"\n") and len(starts) % 4 == 3:  # an empty quality line without its newline
+        starts, ends = np.append(starts, len(data)), np.append(ends, len(data))
+    n = len(starts) // 4
+    starts, ends, left = starts[: 4 * n].reshape(n, 4), ends[: 4 * n].reshape(n, 4), len(starts) % 4
+    line_ends = _without_cr(data, starts, ends)
+    lengths = line_ends - starts
+    bad = (data[starts[:, 0]] != _AT) | (lengths[:, 1] != lengths[:, 3])
+    bad |= data[starts[:, 2]] != _PLUS
+    n_good = _first(bad)
+    bases = gather(data, starts[:n_good, 1], line_ends[:n_good, 1])
+    offsets = offsets_from(lengths[:n_good, 1])
+    qualities = gather(data, starts[:n_good, 3], line_ends[:n_good, 3])
+    wrong = min(_first(_not_letters(bases)), _first((qualities - 33) > 93))  # uint8 wraps below 33
+    if wrong < len(bases):
+        n_good = int(np.searchsorted(offsets, wrong, "right")) - 1
+    n_bytes = min(int(ends[n_good - 1, 3]) + 1, len(data)) if n_good else 0
+    columns = _columns(
+        _ids(data, starts[:n_good, 0] + 1, line_ends[:n_good, 0]),
+        bases[: offsets[n_good]],
+        lengths[:n_good, 1],
+    )
+    problem = None
+    if (n_good < n or (final and left)) and (rest := block[n_bytes:]).strip():
+        problem = _fastq_problem(rest.split(b"\n", 4)[:4], 4 * n_good)
+    return Parsed(columns, len(block) if final and not problem else n_bytes, 4 * n_good, problem=problem)
+
+
+def parse_fasta(block: bytes, final: bool) -> Parsed:
+    """Parse FASTA; unless `final`, the last record is left for the next block, for it may go on there."""
+    data = np.frombuffer(block, np.uint8)
+    starts, ends = _lines(data, True)
+    is_header = data[starts] == _GT
+    headers = np.flatnonzero(is_header)
+    n_lines = len(starts) if final or not len(headers) else int(headers[-1])
+    headers = headers if final else headers[:-1]
+    first = int(headers[0]) if len(headers) else n_lines  # what stands before is blank
+    n_bytes = int(starts[n_lines]) if n_lines < len(starts) else len(data)
+    if not len(headers):
+        return Parsed(_columns(_strings([]), data[:0], np.empty(0, np.int64)), 0 if not final else n_bytes, 0)
+    starts, ends, is_header = starts[first:n_lines], ends[first:n_lines], is_header[first:n_lines]
+    headers = headers - first
+    ends = _without_cr(data, starts, ends)
+    bases = gather(data, starts[~is_header], ends[~is_header])
+    line_offsets = offsets_from(np.where(is_header, 0, ends - starts))
+    offsets = line_offsets[np.append(headers, len(starts))]
+    n_good, problem = len(headers), None
+    odd = np.flatnonzero(_not_letters(bases))
+    if len(odd):
+        white = np.isin(bases[odd], np.frombuffer(_WHITE_SPACE, np.uint8))
+        foreign = odd[~white]
+        if len(foreign):
+            n_good = int(np.searchsorted(offsets, foreign[0], "right")) - 1
+            line = int(np.searchsorted(line_offsets, foreign[0], "right")) - 1
+            text = block[starts[line] : ends[line]]
+            bad = headers[n_good : n_good + 1]
+            name = _ids(data, starts[bad] + 1, ends[bad])[0].as_py()
+            problem = _base_problem(name, first + line, text, _SEQUENCE + _WHITE_SPACE)
+            n_lines, n_bytes = first + int(bad[0]), int(starts[bad[0]])
+        spaces = odd[white]
+        spaces = spaces[spaces < offsets[n_good]]
+        bases = np.delete(bases[: offsets[n_good]], spaces)
+        offsets = offsets[: n_good + 1] - np.searchsorted(spaces, offsets[: n_good + 1])
+    good = headers[:n_good]
+    ids = _ids(data, starts[good] + 1, ends[good])
+    return Parsed(_columns(ids, bases, np.diff(offsets)), n_bytes, n_lines, problem=problem)
+
+
+def parse_sam(block: bytes, final: bool) -> Parsed:
+    """Parse SAM lines; reverse-strand reads are turned back, other than primary lines are skipped."""
+    end = len(block) if final else block.rfind(b"\n") + 1
+    names: list[str] = []
+    mates: list[int] = []
+    sequences: list[bytes] = []
+    n_lines = n_bytes = n_skipped = 0
+    problem = None
+    for line in block[:end].splitlines(keepends=True) if end else []:
+        text = line.rstrip(b"\r\n")
+        if text and not (text[:1] == b"@" and text[3:4] == b"\t"):
+            fields = text.split(b"\t", _SAM_FIELDS)
+            if problem := _sam_problem(fields, n_lines):
+                break
+            flag = int(fields[1])
+            if flag & _NOT_PRIMARY:
+                n_skipped += 1
+            else:
+                sequence = b"" if fields[9] == b"*" else fields[9]
+                names.append(fields[0].decode("utf-8", "replace"))
+                mates.append(mate_from_flag(flag))
+                sequences.append(sequence.translate(_COMPLEMENT)[::-1] if flag & _REVERSE else sequence)
+        n_lines += 1
+        n_bytes += len(line)
+    lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
+    bases = np.frombuffer(b"".join(sequences), np.uint8)
+    columns = Columns(_strings(names), np.array(mates, np.int8), bases, lengths)
+    return Parsed(columns, n_bytes, n_lines, n_skipped, problem)
+
+
+def _until_error(member: zlib._Decompress, packed: bytes) -> bytes:
+    pieces = []
+    for at in range(len(packed)):
+        try:
+            pieces.append(member.decompress(packed[at : at + 1]))
+        except zlib.error:
+            break
+    return b"".join(pieces)
+
+
+def _lines(data: Bytes, with_last: bool) -> tuple[Ints, Ints]:
+    """Starts and ends (before the newline) of the lines; `with_last` takes one without newline too."""
+    ends = np.flatnonzero(data == _NEWLINE)
+    if with_last and len(data) and data[-1] != _NEWLINE:
+        ends = np.append(ends, len(data))
+    return np.append(np.zeros(1, np.int64), ends[:-1] + 1)[: len(ends)], ends
+
+
+def _without_cr(data: Bytes, starts: Ints, ends: Ints) -> Ints:
+    """Line ends moved before a carriage return."""
+    if not len(data):
+        return ends
+    line_ends: Ints = ends - ((ends > starts) & (data[ends - 1] == _CR))
+    return line_ends
+
+
+def offsets_from(lengths: Ints) -> Ints:
+    """[0, sum of the first, of the first two, ...], int64 [n + 1]."""
+    return np.append(np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64))
+
+
+def _first(mask: npt.NDArray[np.bool_]) -> int:
+    """Index of the first True, or the length."""
+    at = int(mask.argmax()) if len(mask) else 0
+    return at if len(mask) and mask[at] else len(mask)
+
+
+def _not_letters(bases: Bytes) -> npt.NDArray[np.bool_]:
+    """True where a byte may not stand in a sequence."""
+    odd: npt.NDArray[np.bool_] = ((bases | 0x20) - ord("a")) > 25  # uint8 wraps: all but ASCII letters
+    if odd.any():
+        odd &= ~np.isin(bases, np.frombuffer(b"*-.", np.uint8))
+    return odd
+
+
+def _ids(data: Bytes, starts: Ints, ends: Ints) -> pa.StringArray:
+    """Headers up to the first space or tab."""
+    text = gather(data, starts, ends)
+    offsets = offsets_from(ends - starts)
+    white = np.flatnonzero((text == ord(" ")) | (text == ord("\t")))
+    if len(white):
+        first = np.append(white, len(text))[np.searchsorted(white, offsets[:-1])]
+        id_ends = np.minimum(first, offsets[1:])
+        text, offsets = gather(text, offsets[:-1], id_ends), offsets_from(id_ends - offsets[:-1])
+    if len(text) and text.max() > 127:  # not ASCII: one by one, for some may not be UTF-8
+        raw = text.tobytes()
+        return _strings([raw[a:b].decode("utf-8", "replace") for a, b in pairwise(offsets.tolist())])
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(text)]
+    return pa.StringArray.from_buffers(len(offsets) - 1, buffers[1], buffers[2])
+
+
+def _strings(names: list[str]) -> pa.StringArray:
+    return pa.array(names, pa.string())
+
+
+def _columns(ids: pa.StringArray, bases: Bytes, lengths: Ints) -> Columns:
+    return Columns(ids, np.zeros(len(ids), np.int8), bases, lengths)
+
+
+def _base_problem(read_id: str, line: int, sequence: bytes, allowed: bytes = _SEQUENCE) -> Problem:
+    """The first byte of a sequence that may not stand there."""
+    at = next(i for i, byte in enumerate(sequence) if byte not in allowed)
+    got = f"byte {shown(sequence[at : at + 1])} (0x{sequence[at]:02x}) at place {at + 1} of the sequence line"
+    return Problem(read_id, line, got, "letters, '*', '-' or '.'")
+
+
+def _fastq_problem(record: list[bytes], line: int) -> Problem:
+    """What is wrong with the 1 to 4 lines of a FASTQ record."""
+    header, *rest = (text.removesuffix(b"\r") for text in record)
+    if not header.startswith(b"@"):
+        got = shown(header) if header else "an empty line"
+        return Problem(None, line, got, "a header that starts with '@'", MULTI_LINE)
+    if len(record) == 1:
+        return Problem(None, line, "the end of the file in a header", "the 4 lines of a record")
+    name = header[1:].replace(b"\t", b" ").partition(b" ")[0].decode("utf-8", "replace")
+    sequence = rest[0]
+    if sequence.translate(None, _SEQUENCE):
+        return _base_problem(name, line + 1, sequence)
+    if len(rest) == 1 or (len(rest) == 2 and not rest[1]):
+        return Problem(name, line + 1, "the end of the file after the sequence", "the 4 lines of a record")
+    if not rest[1].startswith(b"+"):
+        got = shown(rest[1]) if rest[1] else "an empty line"
+        return Problem(name, line + 2, got, "a line that starts with '+' after the sequence", MULTI_LINE)
+    if len(rest) == 2:
+        return Problem(name, line + 2, "the end of the file after the '+' line", "the 4 lines of a record")
+    quality = rest[2]
+    if len(quality) != len(sequence):
+        got = f"a quality line of {len(quality)} characters"
+        return Problem(name, line + 3, got, f"{len(sequence)} (the length of the sequence)")
+    byte = quality.translate(None, _QUALITY)[:1]
+    return Problem(name, line + 3, f"byte {shown(byte)} (0x{byte[0]:02x}) as quality", "characters '!' to '~'")
+
+
+def _sam_problem(fields: list[bytes], line: int) -> Problem | None:
+    """What is wrong with a SAM line, if anything."""
+    name = fields[0].decode("utf-8", "replace") if len(fields) > 1 else None
+    if len(fields) < _SAM_FIELDS:
+        return Problem(name, line, f"{len(fields)} tab-separated fields", f"at least {_SAM_FIELDS} in a SAM line")
+    if not fields[1].isdigit():
+        return Problem(name, line, f"the flag {shown(fields[1])}", "a whole number")
+    sequence, quality = b"" if fields[9] == b"*" else fields[9], fields[10]
+    if sequence.translate(None, _LETTERS + b"=.*-"):
+        return _base_problem(fields[0].decode("utf-8", "replace"), line, sequence, _LETTERS + b"=.*-")
+    if quality != b"*" and len(quality) != len(sequence):
+        got = f"a quality of {len(quality)} characters"
+        return Problem(name, line, got, f"{len(sequence)} (the length of the sequence)")
+    return None

@@ -1,0 +1,197 @@
+"""The data flow of a run, top to bottom. It knows no threads: see runner.py.
+
+reads    -> ReadChunk     consecutive reads as columns                       reads.py
+tokens   -> Tokens        6-mers and each token's first base                 tokens.py
+windows  -> Windows       long reads cut                                     windows.py
+batches  -> input_ids     like lengths together, by token budget             batching.py
+engine   -> EngineOutput  masks and probabilities of a batch                 engines/
+stitch   -> Explained     back to one row a read, in input order             here
+rows     -> RecordBatch   the Parquet columns                                rows.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wyr_batch.batching import kept_tokens, pad_batch, plan_batches
+from wyr_batch.config import RunConfig
+from wyr_batch.engines import Engine
+from wyr_batch.ranks import rank_slices
+from wyr_batch.reads import ReadChunk, Reads, open_reads
+from wyr_batch.tokens import Int32s, Int64s, Tokens, tokenise
+from wyr_batch.windows import Float32s, Windows, combine_probs, cut_windows
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A chunk of reads, ready for the engine.
+
+    Attributes:
+        too_short: bool [n], reads below --min-length; they have no windows.
+        batches: indices of windows, one array a batch.
+    """
+
+    chunk: ReadChunk
+    tokens: Tokens
+    too_short: npt.NDArray[np.bool_]
+    windows: Windows
+    batches: list[Int64s]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """Results of a chunk, one row a read in input order; reads without a window hold zeros and -1.
+
+    Attributes:
+        mask: float32 [N], one value per token of the chunk.
+        rank_masks: float32 [R, N].
+        explained_ids: int32 [n, R].
+        probs, masked_probs: float32 [n, C].
+        n_run_tokens: tokens that were run, `<cls>` and the overlap of windows included.
+        n_padded_tokens: size of the batches that were run, padding included.
+    """
+
+    work: Work
+    mask: Float32s
+    rank_masks: Float32s
+    explained_ids: Int32s
+    probs: Float32s
+    masked_probs: Float32s
+    n_run_tokens: int
+    n_padded_tokens: int
+
+
+class Planner:
+    """Reads to work: tokens, windows and batches. Holds nothing between chunks."""
+
+    def __init__(self, window_tokens: int, overlap_tokens: int, batch_tokens: int, min_length: int = 0) -> None:
+        self.window_tokens, self.overlap_tokens = window_tokens, overlap_tokens
+        self.batch_tokens, self.min_length = batch_tokens, min_length
+
+    def plan(self, chunk: ReadChunk) -> Work:
+        """Tokenise a chunk and lay out its batches."""
+        tokens = tokenise(chunk.bases, chunk.offsets)
+        too_short = chunk.lengths < self.min_length
+        windows = cut_windows(tokens.offsets, self.window_tokens, self.overlap_tokens)
+        runnable = np.flatnonzero(~too_short[windows.read])
+        batches = [runnable[batch] for batch in plan_batches(windows.count[runnable], self.batch_tokens)]
+        return Work(chunk, tokens, too_short, windows, batches)
+
+
+class ExplainStep:
+    """Work to results: runs the engine on every batch and stitches the windows.
+
+    A read of several windows gets one call, from all of them. Windows that by themselves made another call are
+    explained once more for that one, so that the whole mask answers the same question.
+    """
+
+    def __init__(self, engine: Engine, explain_row: Int32s) -> None:
+        self.engine = engine
+        self.explain_row = explain_row
+        self.slices = rank_slices([len(rank.labels) for rank in engine.bundle.ranks])
+
+    def __call__(self, work: Work) -> Explained:
+        n_windows, n_ranks, n_tokens = len(work.windows), len(self.slices), len(work.tokens.ids)
+        buffers = _Buffers(n_windows, n_ranks, self.slices[-1].stop, n_tokens)
+        wanted = np.broadcast_to(self.explain_row, (n_windows, n_ranks)).copy()
+        self._run(work, work.batches, wanted, buffers)
+
+        probs = combine_probs(buffers.probs, work.windows, self.slices)
+        explained = self._called(probs)
+        explained[np.diff(work.windows.first) == 0] = -1
+        wanted = explained[work.windows.read]
+        other_call = (buffers.explained_ids != wanted).any(axis=1) & ~work.too_short[work.windows.read]
+        if other_call.any():
+            rows = np.flatnonzero(other_call)
+            budget = max(len(batch) * int(work.windows.count[batch].max() + 1) for batch in work.batches)
+            again = [rows[batch] for batch in plan_batches(work.windows.count[rows], budget)]
+            self._run(work, again, wanted, buffers, plain=False)
+        masked_probs = combine_probs(buffers.masked_probs, work.windows, self.slices)
+        for column in (probs, masked_probs):
+            column[work.too_short] = 0
+        explained[work.too_short] = -1
+        return Explained(
+            work=work,
+            mask=buffers.mask,
+            rank_masks=buffers.rank_masks,
+            explained_ids=explained,
+            probs=probs,
+            masked_probs=masked_probs,
+            n_run_tokens=buffers.n_run_tokens,
+            n_padded_tokens=buffers.n_padded_tokens,
+        )
+
+    def _called(self, probs: Float32s) -> Int32s:
+        """Return the class to explain of each read, int32 [n, R]: the one asked for, else the most probable."""
+        called = np.stack([probs[:, classes].argmax(axis=1) for classes in self.slices], axis=1)
+        return np.where(self.explain_row >= 0, self.explain_row, called).astype(np.int32)
+
+    def _run(
+        self, work: Work, batches: Iterable[Int64s], wanted: Int32s, buffers: _Buffers, plain: bool = True
+    ) -> None:
+        for batch in batches:
+            input_ids = pad_batch(work.tokens.ids, work.windows, batch)
+            out = self.engine.infer(input_ids, np.ascontiguousarray(wanted[batch], np.int32))
+            keep, token = kept_tokens(work.windows, batch, input_ids.shape[1] - 1)
+            buffers.mask[token] = out.mask[:, 1:][keep]
+            for r, rank_mask in enumerate(buffers.rank_masks):
+                rank_mask[token] = out.rank_masks[:, r, 1:][keep]
+            buffers.explained_ids[batch] = out.explained_ids
+            buffers.masked_probs[batch] = out.masked_probs
+            if plain:
+                buffers.probs[batch] = out.probs
+            buffers.n_run_tokens += int(work.windows.count[batch].sum()) + len(batch)
+            buffers.n_padded_tokens += input_ids.size
+
+
+class _Buffers:
+    """Per-window and per-token results of a chunk while its batches run, in any order."""
+
+    def __init__(self, n_windows: int, n_ranks: int, n_classes: int, n_tokens: int) -> None:
+        self.mask = np.zeros(n_tokens, np.float32)
+        self.rank_masks = np.zeros((n_ranks, n_tokens), np.float32)
+        self.explained_ids = np.full((n_windows, n_ranks), -1, np.int32)
+        self.probs = np.zeros((n_windows, n_classes), np.float32)
+        self.masked_probs = np.zeros((n_windows, n_classes), np.float32)
+        self.n_run_tokens = 0
+        self.n_padded_tokens = 0
+
+
+def read_work(config: RunConfig, planner: Planner, watch: ReadWatch) -> Generator[Work, None, None]:
+    """Yield the work of all inputs in order, up to --max-reads; raises InputError after the last good read."""
+    left = config.max_reads
+    for path in config.inputs:
+        with open_reads(path) as reads:
+            watch.now_reading(reads)
+            for chunk in reads:
+                if left is not None and len(chunk) > left:
+                    chunk = chunk.head(left)
+                yield planner.plan(chunk)
+                if left is not None:
+                    left -= len(chunk)
+                    if left <= 0:
+                        return
+
+
+class ReadWatch:
+    """How far the reading is, for the progress line: compressed bytes read of all, over all inputs."""
+
+    def __init__(self, n_inputs: int) -> None:
+        self._reads: list[Reads] = []
+        self.n_inputs = n_inputs
+
+    def now_reading(self, reads: Reads) -> None:
+        self._reads.append(reads)
+
+    @property
+    def share(self) -> float | None:
+        """Share of the inputs read, 0 to 1; None where a size is unknown."""
+        if not self._reads or any(reads.total_bytes is None for reads in self._reads):
+            return None
+        current = self._reads[-1]
+        done = current.compressed_bytes_read / max(1, current.total_bytes or 1)
+        return (len(self._reads) - 1 + min(done, 1.0)) / self.n_inputs
