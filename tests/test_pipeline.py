@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from same_rows import differences
 from toy_engine import RANKS, ToyEngine
+
 from wyr_batch.errors import InputError, OutputError
 from wyr_batch.pipeline import Explained, ExplainStep, Planner, Work
 from wyr_batch.reads import ReadChunk

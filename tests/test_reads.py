@@ -25,7 +25,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wyr_batch import fastx
+from wyr_batch import bytesource, fastx
 from wyr_batch.errors import InputError, UsageError
 from wyr_batch.reads import ReadChunk, Reads, open_reads
 
@@ -106,8 +106,7 @@ PACK: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 def reads_in(chunk: ReadChunk) -> list[Read]:
     bounds = pairwise(chunk.offsets.tolist())
     return [
-        (name, chunk.bases[a:b].tobytes().decode())
-        for name, (a, b) in zip(chunk.ids.to_pylist(), bounds, strict=True)
+        (name, chunk.bases[a:b].tobytes().decode()) for name, (a, b) in zip(chunk.ids.to_pylist(), bounds, strict=True)
     ]
 
 
@@ -270,9 +269,7 @@ def test_reads_survive_bam(reads: list[Read]) -> None:
 
 def test_chunks_do_not_depend_on_blocks_and_keep_both_limits(write: Write) -> None:
     rng = random.Random(5)
-    reads = [
-        (f"r{i}", "".join(rng.choices("ACGT", k=rng.choice([0, 1, 30, 99, 101, 250])))) for i in range(300)
-    ]
+    reads = [(f"r{i}", "".join(rng.choices("ACGT", k=rng.choice([0, 1, 30, 99, 101, 250])))) for i in range(300)]
     for data in (fastq_of(reads), fasta_of(reads), bgzip_of(fastq_of(reads)), sam_of(reads)):
         path = write(data)
         cuts = []
@@ -388,9 +385,7 @@ def test_sam_keeps_case_where_bam_cannot(write: Write) -> None:
     assert drain(open_reads(write(sam_of([("a", "acR=")], 0x10)))) == ([("a", "=Ygt")], None)
 
 
-def test_pysam_is_as_loud_afterwards_and_says_nothing(
-    write: Write, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_pysam_is_as_loud_afterwards_and_says_nothing(write: Write, capfd: pytest.CaptureFixture[str]) -> None:
     before = pysam.set_verbosity(3)
     try:
         drain(open_reads(write(bam_of([("a", "ACGT", 4)])[:-40])))
@@ -499,9 +494,7 @@ def test_what_is_no_input(data: bytes, got: str, advice: str, write: Write) -> N
 
 
 def test_paths_that_cannot_be_opened(tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert message_of(tmp_path / "no").startswith(
-        f"{tmp_path / 'no'}: got no such file, expected reads in FASTQ"
-    )
+    assert message_of(tmp_path / "no").startswith(f"{tmp_path / 'no'}: got no such file, expected reads in FASTQ")
     assert "got a folder, expected reads in" in message_of(tmp_path)
 
     def refused(*_: object, **__: object) -> None:
@@ -583,9 +576,8 @@ def test_gzip_damage(write: Write) -> None:
     wrong_sum = data[:-8] + struct.pack("<I", zlib.crc32(b"other")) + data[-4:]
     got, message = drain(open_reads(write(wrong_sum)))
     assert got == THREE
-    assert (
-        "x, record 4: got damaged gzip data (Error -3 while decompressing data: incorrect data check)"
-        in str(message)
+    assert "x, record 4: got damaged gzip data (Error -3 while decompressing data: incorrect data check)" in str(
+        message
     )
     for junk in (b"junk", b"\x1f", b"\x1f\x8b\x08"):
         for block_bytes in (1, 1 << 20):
@@ -605,9 +597,7 @@ def test_broken_deflate_block_keeps_what_came_before_it(write: Write) -> None:
     good = packer.compress(fastq_of(reads)) + packer.flush(zlib.Z_FULL_FLUSH)
     got, message = drain(open_reads(write(good + b"\x07" * 50)))  # block type 3 does not exist
     assert got == reads
-    assert "record 501: got damaged gzip data (Error -3 while decompressing data: invalid block type" in str(
-        message
-    )
+    assert "record 501: got damaged gzip data (Error -3 while decompressing data: invalid block type" in str(message)
 
 
 def test_a_flipped_bit_anywhere_in_gzip_is_seen(write: Write) -> None:
@@ -650,9 +640,7 @@ def test_damaged_fastq(record: bytes, line: int, message: str, block_bytes: int,
 @pytest.mark.parametrize("block_bytes", [8, 1 << 20])
 def test_damaged_fasta(block_bytes: int, write: Write) -> None:
     for line, place in ((b"AC\n GT>T", 4), (b"AC\nG\x01", 2), (b";note", 1), (b"AC \n10 ACGT", 1)):
-        got, said = drain(
-            Reads(write(b">a x\nAC GT\n>b y\n" + line + b"\n>c\nAC\n"), block_bytes=block_bytes)
-        )
+        got, said = drain(Reads(write(b">a x\nAC GT\n>b y\n" + line + b"\n>c\nAC\n"), block_bytes=block_bytes))
         assert got == [("a", "ACGT")]
         number = 4 + line.count(b"\n")
         assert f"x, read 'b', record 2, line {number}: got byte " in str(said)
@@ -698,9 +686,7 @@ def test_bam_without_end_marker(write: Write) -> None:
     data = bam_of([(*read, 4) for read in THREE])
     got, message = drain(open_reads(write(data[:-BGZF_END_BYTES])))
     assert [name for name, _ in got] == ["r1", "r2", "r3"]
-    assert "x, record 4: got the end of the file without the BGZF end marker, expected the marker. " in str(
-        message
-    )
+    assert "x, record 4: got the end of the file without the BGZF end marker, expected the marker. " in str(message)
 
 
 def test_bam_record_cut_inside_whole_blocks(write: Write) -> None:
@@ -717,15 +703,11 @@ def test_read_error_is_named(write: Write, monkeypatch: pytest.MonkeyPatch) -> N
                 return data
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("wyr_batch.reads._opened", lambda _: (Failing(fastq_of(THREE)), None))
+    monkeypatch.setattr("wyr_batch.reads.open_file", lambda _: (Failing(fastq_of(THREE)), None))
     got, message = drain(open_reads("x"))
     assert got == THREE
+    assert message == "x, record 4: got a read error (Input/output error), expected a readable file. " + bytesource.CUT
+    monkeypatch.setattr("wyr_batch.reads.open_file", lambda _: (Failing(), None))
     assert (
-        message
-        == "x, record 4: got a read error (Input/output error), expected a readable file. " + fastx.CUT
-    )
-    monkeypatch.setattr("wyr_batch.reads._opened", lambda _: (Failing(), None))
-    assert (
-        message_of(Path("x"))
-        == "x: got a read error (Input/output error), expected a readable file. " + fastx.CUT
+        message_of(Path("x")) == "x: got a read error (Input/output error), expected a readable file. " + bytesource.CUT
     )

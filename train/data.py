@@ -41,12 +41,14 @@ class LabelledReads:
         offsets: int64 [n + 1].
         labels: int64 [n, R], class within the rank, -1 where unknown.
         in_frame: bool [n], the sequence is a coding strand that starts with a codon.
+        headers: FASTA header of each sequence, if they were asked for.
     """
 
     bases: npt.NDArray[np.uint8]
     offsets: Int64s
     labels: Int64s
     in_frame: npt.NDArray[np.bool_]
+    headers: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,7 +82,9 @@ def choose_ranks(table: pa.Table, names: Sequence[str], min_sequences: int) -> l
     ]
 
 
-def load_reads(table: pa.Table, ranks: Sequence[Rank], split: str, null_share: float = 1.0) -> LabelledReads:
+def load_reads(
+    table: pa.Table, ranks: Sequence[Rank], split: str, null_share: float = 1.0, headers: bool = False
+) -> LabelledReads:
     """Return the sequences of one split whose finest label is one of the classes, or null.
 
     Args:
@@ -107,9 +111,9 @@ def load_reads(table: pa.Table, ranks: Sequence[Rank], split: str, null_share: f
     lengths = pc.binary_length(sequences).to_numpy()
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
     bases = np.frombuffer("".join(sequences.to_pylist()).encode("ascii"), np.uint8)
-    headers = table["header"].take(pa.array(rows)).to_pylist()
-    in_frame = np.array(["XM_" not in header for header in headers])
-    return LabelledReads(bases, offsets, labels[rows], in_frame)
+    names = table["header"].take(pa.array(rows)).to_pylist()
+    in_frame = np.array(["XM_" not in name for name in names])
+    return LabelledReads(bases, offsets, labels[rows], in_frame, tuple(names) if headers else ())
 
 
 def read_table(path: Path) -> pa.Table:

@@ -99,6 +99,8 @@ def train(
     folder: Path,
     config: LoopConfig,
     resume: bool,
+    *,
+    autocast: bool = True,
 ) -> dict[str, Any]:
     """Train `model` in place and leave it with the weights of the best evaluation (`loss`, lower is better).
 
@@ -107,6 +109,7 @@ def train(
         evaluate: model -> metrics, `loss` among them.
         folder: for checkpoints and log.jsonl.
         resume: go on from the newest checkpoint in `folder`, if there is one.
+        autocast: with config.bf16, run all of `losses` in mixed precision; False leaves that to `losses`.
     Returns: what was run, for the provenance record.
     """
     arguments = TrainingArguments(
@@ -119,7 +122,7 @@ def train(
         weight_decay=config.weight_decay,
         optim="adamw_torch",
         max_grad_norm=1.0,
-        bf16=config.bf16,
+        bf16=config.bf16 and autocast,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=config.log_every,
         eval_strategy="steps",

@@ -77,6 +77,9 @@ class Bundle:
             )
         entry = entries[0]
         path = self.verified_entry(entry)
+        for beside in self.files:  # weights of a graph beyond 2 GB
+            if beside.path == f"{entry.path}.data":
+                self.verified_entry(beside)
         if kind == "onnx" and self.parity.get(entry.path, {}).get("verdict") != PARITY_PASSED:
             raise ModelError(
                 f"{path}: got no passing record in parity.json, expected one. "

@@ -1,4 +1,4 @@
-"""From the bytes of a file to columns of reads: the unpacking source, and parsers of FASTQ, FASTA and SAM.
+"""From the bytes of a file to columns of reads: parsers of FASTQ, FASTA and SAM.
 
 A parser takes `(block, final)`. The block starts where a record starts; `final` says that the input ended
 well with it. It returns every record that is surely whole, how many bytes those took, and, if the record
@@ -11,29 +11,26 @@ sequence and quality.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from wyr_batch.bytesource import Problem
+
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
-CUT = "The file is damaged or was cut; get it again."
 MULTI_LINE = (
     "FASTQ must have 4 lines a record: unfold multi-line records first (seqtk seq reads.fastq); "
     "else the file is damaged, get it again."
 )
 SHOWN_CHARACTERS = 100
 
-_PACKED_BYTES = 1 << 17  # at a time: each gzip member in them costs a copy of those after it
-_TAIL_BYTES = 64
-_ZSTD_MAGIC, _ZSTD_SKIPPABLE = b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
 _NEWLINE, _CR, _AT, _PLUS, _GT = b"\n\r@+>"
 _WHITE_SPACE = b" \t\r\v\f"
 _LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -59,16 +56,6 @@ class Columns(NamedTuple):
     lengths: Ints
 
 
-class Problem(NamedTuple):
-    """What is wrong with the first record that is not good; `line` counts from 0 in the block."""
-
-    read_id: str | None
-    line: int
-    got: str
-    expected: str
-    advice: str = CUT
-
-
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """What one block gave; `n_lines` and `n_bytes` belong to good, skipped or blank records only."""
@@ -81,138 +68,6 @@ class Parsed:
 
 
 Parser = Callable[[bytes, bool], Parsed]
-
-
-class DamagedStream(Exception):
-    """Packed data that end too early or do not unpack."""
-
-    def __init__(self, got: str, expected: str) -> None:
-        super().__init__(got)
-        self.problem = Problem(None, -1, got, expected)
-
-
-class ByteSource:
-    """Unpacked bytes of a file, which need not be seekable.
-
-    Attributes:
-        compression: none, gzip, bgzip or zstd.
-        n_packed_bytes: taken from the file so far.
-        tail: the last packed bytes taken, at most 64.
-        damage: what ended the data early, if anything did.
-    """
-
-    def __init__(self, file: BinaryIO, block_bytes: int) -> None:
-        self._file, self._block_bytes = file, block_bytes
-        self.n_packed_bytes, self.tail = 0, b""
-        self.damage: DamagedStream | None = None
-        self._head = self._ahead = b""
-        while len(self._head) < 18 and (more := self._from_file(18 - len(self._head))):
-            self._head += more
-        head = self._head
-        self.compression = "none"
-        if head[:2] == b"\x1f\x8b":
-            self.compression = "bgzip" if head[3:4] == b"\x04" and head[12:14] == b"BC" else "gzip"
-        elif head[:4] == _ZSTD_MAGIC or (head[:1] in b"PQRSTUVWXYZ[\\]^_" and head[1:4] == _ZSTD_SKIPPABLE):
-            self.compression = "zstd"
-        self._pieces = {"none": self._plain, "zstd": self._zstd}.get(self.compression, self._gzip)()
-
-    def read(self, n_bytes: int) -> bytes:
-        """Give at least n_bytes, fewer only at the end, none after it.
-
-        Raises: DamagedStream in place of "none" if the data end in damage.
-        """
-        pieces = [self._ahead]
-        n_missing = n_bytes - len(self._ahead)
-        self._ahead = b""
-        while n_missing > 0 and not self.damage:
-            try:
-                pieces.append(next(self._pieces))
-            except StopIteration:
-                break
-            except DamagedStream as damage:
-                self.damage = damage
-            except OSError as error:
-                self.damage = DamagedStream(f"a read error ({error.strerror or error})", "a readable file")
-            n_missing -= len(pieces[-1])
-        data = b"".join(pieces)
-        if not data and self.damage:
-            raise self.damage
-        return data
-
-    def put_back(self, data: bytes) -> None:
-        """Give these bytes first on the next read."""
-        self._ahead = data + self._ahead
-
-    def _packed(self) -> bytes:
-        head, self._head = self._head, b""
-        return head or self._from_file(min(self._block_bytes, _PACKED_BYTES))
-
-    def _from_file(self, n_bytes: int) -> bytes:
-        data = self._file.read(n_bytes)
-        self.n_packed_bytes += len(data)
-        self.tail = (self.tail + data[-_TAIL_BYTES:])[-_TAIL_BYTES:]
-        return data
-
-    def _plain(self) -> Iterator[bytes]:
-        while data := self._packed():
-            yield data
-
-    def _gzip(self) -> Iterator[bytes]:
-        member, n_members = None, 0
-        while data := self._packed():
-            while data:
-                if member is None:
-                    data = data.lstrip(b"\0") if n_members else data  # zeros between members are padding
-                    if not data:
-                        break
-                    if n_members and data[:1] != b"\x1f":
-                        raise DamagedStream("foreign bytes after the gzip data", "the end of the file")
-                    member = zlib.decompressobj(wbits=31)
-                saved = member.copy()
-                try:
-                    yield member.decompress(data, self._block_bytes)
-                except zlib.error as error:
-                    # zlib drops what the failed call had unpacked: unpack it again, byte by byte.
-                    yield _until_error(saved, data)
-                    raise DamagedStream(f"damaged gzip data ({error})", "data that unpack") from None
-                data = member.unconsumed_tail or member.unused_data
-                if member.eof:
-                    member, n_members = None, n_members + 1
-        if member is not None:
-            yield member.flush()
-            raise DamagedStream("the end of the file inside gzip data", "whole gzip data with their checksum")
-
-    def _zstd(self) -> Iterator[bytes]:
-        stream = pa.CompressedInputStream(pa.PythonFile(_Packed(self._packed), mode="r"), "zstd")
-        n_bytes = min(self._block_bytes, _PACKED_BYTES)
-        while True:
-            # A failed read has still written what it had unpacked; text has no NUL, so its end can be told.
-            block = bytearray(n_bytes)
-            try:
-                n = stream.readinto(block)
-            except OSError as error:
-                yield bytes(block).rstrip(b"\0")
-                raise DamagedStream(f"damaged or cut zstd data ({error})", "data that unpack") from None
-            if n == 0:
-                return
-            yield bytes(memoryview(block)[:n])
-
-
-class _Packed:
-    """The little of a file that Arrow asks for."""
-
-    closed = False
-
-    def __init__(self, packed: Callable[[], bytes]) -> None:
-        self._packed, self._left = packed, b""
-
-    def read(self, n_bytes: int) -> bytes:
-        data = self._left or self._packed()
-        self._left = data[n_bytes:]
-        return data[:n_bytes]
-
-    def close(self) -> None:
-        self.closed = True
 
 
 def shown(text: bytes | str) -> str:
@@ -348,16 +203,6 @@ def parse_sam(block: bytes, final: bool) -> Parsed:
     bases = np.frombuffer(b"".join(sequences), np.uint8)
     columns = Columns(_strings(names), np.array(mates, np.int8), bases, lengths)
     return Parsed(columns, n_bytes, n_lines, n_skipped, problem)
-
-
-def _until_error(member: zlib._Decompress, packed: bytes) -> bytes:
-    pieces = []
-    for at in range(len(packed)):
-        try:
-            pieces.append(member.decompress(packed[at : at + 1]))
-        except zlib.error:
-            break
-    return b"".join(pieces)
 
 
 def _lines(data: Bytes, with_last: bool) -> tuple[Ints, Ints]:

@@ -10,29 +10,24 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
-import stat
-import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pysam
 
+from wyr_batch.bytesource import CUT, ByteSource, DamagedStream, Problem, open_file
+from wyr_batch.detect import detect_format
 from wyr_batch.errors import InputError, UsageError
 from wyr_batch.fastx import (
-    CUT,
-    ByteSource,
     Columns,
-    DamagedStream,
     Parser,
-    Problem,
     mate_from_flag,
     offsets_from,
     parse_fasta,
@@ -43,28 +38,7 @@ from wyr_batch.fastx import (
 
 _BLOCK_BYTES = 1 << 20
 _BATCH_READS, _BATCH_BASES = 1024, 4_000_000
-_HEAD_BYTES = 1 << 20
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-_EXPECTED = "reads in FASTQ, FASTA, SAM, BAM or CRAM, plain or packed with gzip, bgzip or zstd"
-_UNPACK = "Unpack it, or pack it with gzip or zstd instead."
-_BASECALL = "It holds signals, not bases: run a basecaller first and give its FASTQ or BAM."
-_CHECK = "Check the step that wrote it."
-_KNOWN: list[tuple[bytes, str, str]] = [
-    (rb"BZh", "a bzip2 file", _UNPACK),
-    (rb"\xfd7zXZ\0", "an xz file", _UNPACK),
-    (rb"PK\x03\x04", "a zip file", _UNPACK),
-    (rb"7z\xbc\xaf", "a 7z file", _UNPACK),
-    (rb"\x04\x22M\x18", "an lz4 file", _UNPACK),
-    (rb"(?s:.{257})ustar", "a tar archive", "Take the files of reads out of it."),
-    (rb"\x1f\x8b|\x28\xb5\x2f\xfd", "a packed file inside a packed file", "Unpack it once."),
-    (rb"\x89HDF", "an HDF5 file (fast5)", _BASECALL),
-    (rb"\x8bPOD", "a POD5 file", _BASECALL),
-    (rb"NCBI\.sra", "an SRA file", "Turn it into FASTQ with fasterq-dump."),
-    (rb"%PDF", "a PDF file", _CHECK),
-    (rb"(?i)\s*<(!doctype|html|\?xml)", "a web page or XML", "Check the address it was downloaded from."),
-    (rb"##fileformat=VCF", "a VCF file", "Give the reads themselves."),
-    (rb"\xff\xfe|\xfe\xff", "UTF-16 text", "Save it as plain text."),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +127,11 @@ class Reads:
         self._name = "<stdin>" if self.path == "-" else self.path
         self._record = self._line = 0  # good records and lines so far
         self._block_bytes = block_bytes
-        self._file, self.total_bytes = _opened(self.path)
+        self._file, self.total_bytes = open_file(self.path)
         try:
             self._bytes = ByteSource(self._file, block_bytes)
             self.compression = self._bytes.compression
-            self.format = _detected(self._bytes, self._name)
+            self.format = detect_format(self._bytes, self._name)
         except OSError as error:
             self.close()
             got = f"a read error ({error.strerror or error})"
@@ -402,57 +376,3 @@ def _quiet_pysam() -> Iterator[None]:
         yield
     finally:
         pysam.set_verbosity(level)
-
-
-def _opened(path: str) -> tuple[BinaryIO, int | None]:
-    """The open file and its size, None if it is not a regular file."""
-    if path == "-":
-        return sys.stdin.buffer, None
-    try:
-        file = open(path, "rb", buffering=0)  # noqa: SIM115 (Reads closes it)
-    except IsADirectoryError:
-        raise InputError(f"{path}: got a folder, expected {_EXPECTED}. Give the files in it.") from None
-    except FileNotFoundError:
-        raise InputError(f"{path}: got no such file, expected {_EXPECTED}. Check the path.") from None
-    except OSError as error:
-        got = f"{error.strerror or error}"
-        raise InputError(f"{path}: got {got!r} on opening, expected a readable file. Check its rights.") from None
-    status = os.fstat(file.fileno())
-    return file, status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def _detected(source: ByteSource, name: str) -> str:
-    """Tell the format from the first bytes, which are put back (without a byte order mark)."""
-    head = text = b""
-    try:
-        # Enough is a first line that is not blank; of FASTQ and FASTA, which can be long, the first bytes.
-        while not (text[:1] in (b"@", b">") and len(text) > 3) and b"\n" not in text and len(text) < _HEAD_BYTES:
-            if not (more := source.read(len(head) or 1)):
-                break
-            head += more
-            text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    except DamagedStream as damage:
-        if not text:
-            problem = damage.problem
-            raise InputError(f"{name}: got {problem.got}, expected {problem.expected}. {problem.advice}") from None
-    if not text:
-        got = "nothing but blank lines" if head else "0 bytes"
-        unpacked = "" if source.compression == "none" else f" after unpacking ({source.compression})"
-        raise InputError(f"{name}: got {got}{unpacked}, expected {_EXPECTED}. {_CHECK}")
-    source.put_back(head.removeprefix(b"\xef\xbb\xbf"))
-    if head.startswith(b"BAM\1"):
-        return "BAM"
-    if re.match(rb"CRAM[\1-\4]", head):
-        return "CRAM"
-    if re.match(rb"@(HD|SQ|RG|PG|CO)\t", text):
-        return "SAM"
-    if text[:1] in (b"@", b">"):
-        return "FASTQ" if text[:1] == b"@" else "FASTA"
-    if re.match(rb"[^\t\n]+\t\d+\t[^\t\n]+\t\d+\t\d+\t([^\t\n]+\t){4}[^\t\n]+(\t[^\t\n]|$)", text):
-        return "SAM"
-    for pattern, what, advice in _KNOWN:
-        if re.match(pattern, head):
-            raise InputError(f"{name}: got {what}, expected {_EXPECTED}. {advice}")
-    start = text[:60].splitlines()[0]
-    what = "text" if start.isascii() and start.decode().isprintable() else "unknown data"
-    raise InputError(f"{name}: got {what} starting with {shown(start)}, expected {_EXPECTED}. {_CHECK}")

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,12 @@ class Tokens:
     def counts(self) -> Int64s:
         """Tokens per read, int64 [n]."""
         return np.diff(self.offsets)
+
+
+def vocabulary() -> list[str]:
+    """Return the published vocabulary, 4,107 tokens in id order."""
+    special = ["<unk>", "<pad>", "<mask>", "<cls>", "<eos>", "<bos>"]
+    return [*special, *("".join(letters) for letters in product("ATCG", repeat=TOKEN_BP)), *"ATCGN"]
 
 
 @cache

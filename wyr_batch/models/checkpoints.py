@@ -30,9 +30,12 @@ from wyr_batch.models.encoder import EncoderConfig
 from wyr_batch.models.explainer import Explainer, ExplainerConfig
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.ranks import Rank, ranks_from_json, ranks_to_json
+from wyr_batch.tokens import vocabulary
 
 # Tensors of a published file that an encoder classifier does not use.
 UNUSED_KEYS = ("base_model.lm_head.", "base_model.esm.contact_head.", "base_model.esm.embeddings.position_embeddings.")
+
+_TOKENIZER_CONFIG = {"tokenizer_class": "EsmTokenizer", "model_max_length": 2048, "eos_token": None}
 
 _ARRAY_GLOBALS = {
     ("numpy._core.multiarray", "_reconstruct"),
@@ -145,6 +148,8 @@ def save_explanandum(
     for name in ("base_model", "data_processor", "model"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "base_model" / "config.json").write_text(model.config.to_json())
+    (folder / "base_model" / "vocab.txt").write_text("\n".join(vocabulary()))
+    _write_json(folder / "base_model" / "tokenizer_config.json", _TOKENIZER_CONFIG)
     _write_json(folder / "data_processor" / "labels.json", {"ranks": ranks_to_json(ranks)})
     metadata = {"sequence_column": "sequence", "labels": [rank.name for rank in ranks]}
     _write_json(folder / "data_processor" / "metadata.json", metadata)

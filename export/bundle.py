@@ -1,0 +1,176 @@
+"""Bundles from checkpoints: `export_bundle`.
+
+    checkpoints -> checkpoint/ -> graph in torch -> model.onnx -> parity with torch -> parity.json, bundle.json
+                                                                                    -> renamed into place
+
+Everything is written into a directory beside the output, which gets the output's name only when parity has passed;
+a failure of any kind leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from wyr_batch.bundle import PARITY_PASSED, SCHEMA_VERSION, Bundle, BundleFile, bundle_json, load_bundle, sha256_of
+from wyr_batch.errors import ModelError, OutputError
+from wyr_batch.models.checkpoints import load_explainer, load_explanandum, save_explainer, save_explanandum
+from wyr_batch.models.fused import Fused
+
+from .graph import graph_module
+from .onnx import onnx_from_torch, runner_from_onnx
+from .parity import ParityRecord, compare
+
+MODEL_FILE = "model.onnx"
+REFERENCE = "float32 torch from checkpoint/"
+
+
+def export_bundle(
+    explanandum_dir: Path,
+    explainer_dir: Path,
+    output: Path,
+    *,
+    name: str,
+    window_bp: int,
+    max_tokens: int,
+    reads: Sequence[npt.ArrayLike] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    licence: str = "",
+    half_checkpoint: bool = False,
+    compact: bool = False,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Bundle:
+    """Export two checkpoints as a bundle whose float32 graph is proven against torch.
+
+    Args:
+        explanandum_dir, explainer_dir: as `wyr_batch.models.checkpoints` reads them; training provenance is taken
+            from their wyr.json.
+        output: directory to make; it appears only when everything is right.
+        max_tokens: the longest row the graph must take, `<cls>` counted.
+        reads: token ids of real reads without `<cls>` to check parity on; None: random tokens.
+        half_checkpoint: store checkpoint/ as float16. The graph and its reference are then made from the rounded
+            weights, so that exporting the bundle's own checkpoint gives the same file.
+        compact: store weights of model.onnx that float16 holds exactly as float16; worth it with `half_checkpoint`.
+        threads: for ONNX Runtime within an operation; None leaves the choice to it.
+        overwrite: replace an existing bundle; a directory that is none is never replaced.
+        progress: called with one line as each step starts.
+    Raises: OutputError if `output` exists; ModelError if a checkpoint is not right, if the two do not belong
+        together, or if the exported graph differs from torch.
+    """
+    _refuse_existing(output, overwrite)
+    progress("loading checkpoints")
+    explanandum, ranks = load_explanandum(explanandum_dir)
+    explainer = load_explainer(explainer_dir)
+    n_classes = sum(len(rank.labels) for rank in ranks)
+    if explainer.config.num_classes != n_classes:
+        raise ModelError(
+            f"{explainer_dir}: got an Explainer of {explainer.config.num_classes} classes, expected the {n_classes} of "
+            f"{explanandum_dir}. Name the two checkpoints that were trained together."
+        )
+    training = {"explanandum": _provenance(explanandum_dir), "explainer": _provenance(explainer_dir)}
+    # Beside the output, so that the rename stays within one file system.
+    partial = output.parent / f".{output.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        partial.mkdir(parents=True)
+        checkpoint = partial / "checkpoint"
+        save_explanandum(explanandum, ranks, checkpoint / "explanandum", training["explanandum"], half=half_checkpoint)
+        save_explainer(explainer, checkpoint / "explainer", training["explainer"], half=half_checkpoint)
+        if half_checkpoint:
+            explanandum, _ = load_explanandum(checkpoint / "explanandum")
+            explainer = load_explainer(checkpoint / "explainer")
+        progress(f"exporting {MODEL_FILE}")
+        path = partial / MODEL_FILE
+        onnx_from_torch(graph_module(explanandum, explainer, max_tokens), path, compact=compact)
+        progress(f"comparing {MODEL_FILE} with torch")
+        runner = runner_from_onnx(path, threads)
+        record = compare(runner, Fused(explanandum, explainer).eval(), max_tokens, reads=reads)
+        if record.verdict != PARITY_PASSED:
+            raise ModelError(_parity_message(output / MODEL_FILE, record))
+        progress("writing bundle.json")
+        parity = {
+            "schema_version": SCHEMA_VERSION,
+            "reference": REFERENCE,
+            "files": {MODEL_FILE: record.to_json()},
+        }
+        (partial / "parity.json").write_text(json.dumps(parity, indent=2, allow_nan=False) + "\n")
+        text = bundle_json(
+            name=name,
+            ranks=ranks,
+            max_tokens=max_tokens,
+            window_bp=window_bp,
+            pooling=explanandum.pooling,
+            files=_files(partial, "float16" if half_checkpoint else "float32"),
+            training=training,
+            metrics=metrics or {},
+            licence=licence,
+        )
+        (partial / "bundle.json").write_text(text)
+        _move_into_place(partial, output)
+    except OSError as error:
+        raise OutputError(f"{output}: got '{error}', expected to write a bundle there.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return load_bundle(output)
+
+
+def _refuse_existing(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not overwrite:
+        raise OutputError(f"{output}: got an existing output, expected none. Use --overwrite, or another name.")
+    if not (output / "bundle.json").is_file():
+        raise OutputError(f"{output}: got something that is no bundle, expected a bundle to replace. Use another name.")
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    path = folder / "wyr.json"
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: got {error}, expected a JSON object.") from None
+
+
+def _parity_message(path: Path, record: ParityRecord) -> str:
+    differences = ", ".join(f"{name} {value:.3g}" for name, value in record.max_abs_diff.items())
+    return (
+        f"{path}: got {'; '.join(record.failures)}, expected what float32 torch gives. Largest differences on "
+        f"{record.n_reads} reads of {record.n_tokens} tokens: {differences}. Nothing was written."
+    )
+
+
+def _files(folder: Path, checkpoint_dtype: str) -> list[BundleFile]:
+    """Return the entries of bundle.json: model.onnx (and its weights, if beside it), then every checkpoint file."""
+    entries = []
+    for path in sorted(folder.rglob("*")):
+        where = path.relative_to(folder)
+        if where.name in ("parity.json", "bundle.json") or not path.is_file():
+            continue
+        if where.parts[0] == "checkpoint":
+            entries.append(BundleFile(where.as_posix(), sha256_of(path), checkpoint_dtype, "checkpoint"))
+        else:
+            kind = "onnx" if where.name == MODEL_FILE else "onnx-data"
+            entries.append(BundleFile(where.as_posix(), sha256_of(path), "float32", kind))
+    return sorted(entries, key=lambda entry: entry.kind == "checkpoint")
+
+
+def _move_into_place(partial: Path, output: Path) -> None:
+    """Give the finished directory its name; an old bundle goes only once the new one stands."""
+    if not output.exists():
+        partial.rename(output)
+        return
+    old = partial.with_suffix(".old")
+    output.rename(old)
+    try:
+        partial.rename(output)
+    except OSError:
+        old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

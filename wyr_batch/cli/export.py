@@ -1,0 +1,118 @@
+"""`wyr-batch export`."""
+
+from __future__ import annotations
+
+import importlib
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wyr_batch.errors import MissingExtraError, UsageError
+from wyr_batch.log import logger, set_up
+
+N_VERIFY_READS = 256
+
+
+@click.command("export")
+@click.option("--explanandum", "explanandum_dir", type=click.Path(path_type=Path), help="Checkpoint of the classifier.")
+@click.option("--explainer", "explainer_dir", type=click.Path(path_type=Path), help="Checkpoint of its Explainer.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("wyr-bundle"), help="Bundle to write.")
+@click.option("--name", help="Of the bundle. [default: the output's name]")
+@click.option("--window", "window_bp", default=1500, metavar="BP", help="Longer reads are cut by `run`.")
+@click.option("--max-tokens", default=512, help="Longest row the graph takes, <cls> counted.")
+@click.option(
+    "--verify", type=click.Path(path_type=Path), metavar="READS", help="Compare on these, not on random reads."
+)
+@click.option("--metrics", type=click.Path(path_type=Path), metavar="JSON", help="What wyr-batch evaluate printed.")
+@click.option("--licence", default="", help="Of the weights.")
+@click.option("--half-checkpoint", is_flag=True, help="Round weights to float16 first: half the size, same function.")
+@click.option("-t", "--threads", type=int, help="For the comparison. [default: the CPUs this process may use]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+def command(
+    explanandum_dir: Path | None,
+    explainer_dir: Path | None,
+    output: Path,
+    name: str | None,
+    verify: Path | None,
+    metrics: Path | None,
+    half_checkpoint: bool,
+    threads: int | None,
+    quiet: bool,
+    debug: bool,
+    **options: Any,
+) -> None:
+    """Fuse Explainer, mask and Explanandum into one ONNX graph, prove it against torch, and write a bundle.
+
+    Without checkpoints, the built-in starter is exported.
+
+    \b
+    wyr-batch export --explanandum explanandum --explainer explainer -o my_bundle
+    wyr-batch export -o starter_bundle --verify reads.fastq.gz
+    """
+    set_up(quiet, False, None)
+    from wyr_batch.bundle import load_bundle
+    from wyr_batch.config import available_cpus
+
+    try:
+        bundles = importlib.import_module("wyr_batch.export.bundle")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("wyr_batch"):
+            raise
+        raise MissingExtraError("wyr-batch export", error.name or "torch", "export") from None
+    if (explanandum_dir is None) != (explainer_dir is None):
+        raise UsageError("--explanandum, --explainer: got one of the two, expected both, or neither for the starter.")
+    described: dict[str, Any] = {}
+    if explanandum_dir is None:
+        starter = load_bundle()
+        for entry in starter.files:
+            starter.verified_entry(entry)
+        explanandum_dir = starter.folder / "checkpoint" / "explanandum"
+        explainer_dir = starter.folder / "checkpoint" / "explainer"
+        described = {"metrics": starter.metrics, "licence": starter.licence, "name": starter.name}
+        half_checkpoint = True
+    if metrics:
+        described["metrics"] = read_metrics(metrics)
+    if options["licence"]:
+        described["licence"] = options.pop("licence")
+    options.pop("licence", None)
+    described["name"] = name or described.get("name") or output.name
+    bundle = bundles.export_bundle(
+        explanandum_dir,
+        explainer_dir,
+        output,
+        reads=None if verify is None else token_arrays(verify),
+        half_checkpoint=half_checkpoint,
+        compact=half_checkpoint,
+        threads=threads or available_cpus(),
+        progress=logger.info,
+        **described,
+        **options,
+    )
+    record = bundle.parity["model.onnx"]
+    logger.info("%s: %s, parity %s", output, bundle.summary(), record["verdict"])
+
+
+def read_metrics(path: Path) -> Any:
+    """Return the content of a JSON file. Raises: UsageError."""
+    import json
+
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--metrics {path}: got '{error}', expected what wyr-batch evaluate printed.") from None
+
+
+def token_arrays(path: Path) -> list[Any]:
+    """Return the token ids of a file's first reads, one int16 array each."""
+    from wyr_batch.reads import open_reads
+    from wyr_batch.tokens import tokenise
+
+    with open_reads(path, chunk_reads=N_VERIFY_READS) as reads:
+        for chunk in islice(reads, 1):
+            tokens = tokenise(chunk.bases, chunk.offsets)
+            return [tokens.ids[start:end] for start, end in pairwise(tokens.offsets.tolist()) if end > start]
+    return []
