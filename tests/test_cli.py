@@ -71,7 +71,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
         (folder / name).write_bytes(content)
         files[name] = (folder / name, message)
     files["missing"] = (folder / "missing", "missing")
-    files["folder"] = (folder, "directory")
+    files["folder"] = (folder, "got a folder")
     return files
 
 
@@ -149,21 +149,19 @@ def test_interrupt_keeps_finished_rows_and_exits_130(tmp_path: Path) -> None:
 
     output = tmp_path / "masks.parquet"
     code = "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "run", "-", "-o", str(output)], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdin is not None
-    process.stdin.write(fastq(20_000).encode())
-    process.stdin.flush()
-    partial = tmp_path / "masks.parquet.partial"
-    deadline = time.monotonic() + 60
-    while not partial.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    process.stdin.close()
-    err = process.stderr.read().decode() if process.stderr else ""
-    assert process.wait(60) == 130, err
+    command = [sys.executable, "-c", code, "run", "-", "-o", str(output)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(fastq(20_000).encode())
+        process.stdin.flush()
+        partial = tmp_path / "masks.parquet.partial"
+        deadline = time.monotonic() + 60
+        while not partial.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read().decode()
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     assert not output.exists()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +119,7 @@ def test_segments_equal_a_plain_loop(reads: list[str], seed: int) -> None:
     assert [item[3] for item in got] == pytest.approx([item[3] for item in expected], abs=1e-5)
 
 
-def works(n: int, error: Exception | None = None) -> Iterator[Work]:
+def works(n: int, error: Exception | None = None) -> Generator[Work, None, None]:
     planner = Planner(10, 2, 64)
     for i in range(n):
         yield planner.plan(ReadChunk.from_sequences(["ACGTAC" * (1 + i % 4)], [f"r{i}"]))
@@ -160,7 +160,7 @@ def test_overlapped_run_stops_when_the_engine_fails() -> None:
         return step(work)
 
     with pytest.raises(MemoryError):
-        run_overlapped(works(1000), failing, lambda d: seen.extend(d.work.chunk.ids.to_pylist()), RunStats())  # type: ignore[arg-type]
+        run_overlapped(works(1000), failing, lambda d: seen.extend(d.work.chunk.ids.to_pylist()), RunStats())
     assert seen == ["r0", "r1", "r2"]
 
 

@@ -78,9 +78,10 @@ class StepTrainer(Trainer):
         return torch.stack(list(terms.values())).sum()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        means = {name: sum(values) / len(values) for name, values in self._terms.items()}
-        self._terms.clear()
-        super().log(logs | means, *args, **kwargs)
+        if "loss" in logs:  # the mean loss since the last time: say what it is made of
+            logs = logs | {name: sum(values) / len(values) for name, values in self._terms.items()}
+            self._terms.clear()
+        super().log(logs, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         self.model.eval()
@@ -124,7 +125,7 @@ def train(
         max_grad_norm=1.0,
         bf16=config.bf16 and autocast,
         use_cpu=not torch.cuda.is_available(),
-        logging_steps=config.log_every,
+        logging_steps=min(config.log_every, config.evaluate_every),
         eval_strategy="steps",
         eval_steps=config.evaluate_every,
         save_strategy="steps",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +21,7 @@ from wyr_batch.config import DEFAULT_BATCH_TOKENS, RunConfig, available_cpus
 from wyr_batch.engines import Engine, open_engine
 from wyr_batch.errors import InputError, WyrError
 from wyr_batch.log import Progress
-from wyr_batch.pipeline import Explained, ExplainStep, Planner, ReadWatch, read_work
+from wyr_batch.pipeline import Explained, ExplainStep, Planner, ReadWatch, Work, read_work
 from wyr_batch.reads import ReadChunk
 from wyr_batch.rows import RowBuilder
 from wyr_batch.runner import run_overlapped, run_serial
@@ -77,9 +77,8 @@ def run(config: RunConfig, *, progress: bool = False, overlapped: bool = True) -
 
             runner = run_overlapped if overlapped else run_serial
             try:
-                with closing(works):
-                    runner(_chained(first, works), ExplainStep(engine, explain_row), write, stats)
-                    writer.commit()
+                runner(_chained(first, works), ExplainStep(engine, explain_row), write, stats)
+                writer.commit()
             except BaseException as error:
                 kept = writer.abandon()
                 if kept and isinstance(error, WyrError | KeyboardInterrupt):
@@ -91,10 +90,11 @@ def run(config: RunConfig, *, progress: bool = False, overlapped: bool = True) -
     return stats
 
 
-def _chained(first: Any, rest: Any) -> Any:
-    if first is not None:
-        yield first
-    yield from rest
+def _chained(first: Work | None, rest: Generator[Work, None, None]) -> Generator[Work, None, None]:
+    with closing(rest):
+        if first is not None:
+            yield first
+        yield from rest
 
 
 def _footer(bundle: Bundle, engine: Engine, config: RunConfig) -> dict[str, Any]:

@@ -7,7 +7,8 @@ Protocol:
 - The end of the input is the item `None`. An exception in `read` travels as an item down the same queue: what was
   read before it is explained and written first, then it is raised in the calling thread.
 - An exception in `write` is kept; the calling thread meets it at its next put, stops the reader and raises it.
-- Whatever ends the run, both threads are joined before `run_overlapped` returns or raises.
+- Whatever ends the run, both threads have ended when `run_overlapped` returns or raises. Only a reader that waits for
+  a pipe which says nothing cannot be stopped; it is given `READER_JOIN_S` and left to end with the process.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Generic, TypeVar
 
-from wyr_batch.pipeline import Explained, ExplainStep, Work
+from wyr_batch.pipeline import Explained, Work
 from wyr_batch.stats import RunStats
 
 QUEUE_CHUNKS = 2
+READER_JOIN_S = 5.0
 _POLL_S = 0.1
 
 T = TypeVar("T")
+Works = Generator[Work, None, None]
 
 
 class _Stopped(Exception):
@@ -62,25 +66,26 @@ class _Channel(Generic[T]):
 
 
 def run_serial(
-    works: Iterator[Work], explain: ExplainStep, write: Callable[[Explained], None], stats: RunStats
+    works: Works, explain: Callable[[Work], Explained], write: Callable[[Explained], None], stats: RunStats
 ) -> None:
     """The same run in one thread; for debugging and as the tests' twin of `run_overlapped`."""
-    for work in _timed(works, stats, "read"):
-        start = time.perf_counter()
-        done = explain(work)
-        stats.stage_s["explain"] += time.perf_counter() - start
-        start = time.perf_counter()
-        write(done)
-        stats.stage_s["write"] += time.perf_counter() - start
+    with closing(_timed(works, stats, "read")) as timed:
+        for work in timed:
+            start = time.perf_counter()
+            done = explain(work)
+            stats.stage_s["explain"] += time.perf_counter() - start
+            start = time.perf_counter()
+            write(done)
+            stats.stage_s["write"] += time.perf_counter() - start
 
 
 def run_overlapped(
-    works: Iterator[Work], explain: ExplainStep, write: Callable[[Explained], None], stats: RunStats
+    works: Works, explain: Callable[[Work], Explained], write: Callable[[Explained], None], stats: RunStats
 ) -> None:
     """Run all works through the engine and hand every result to `write`, in order; see the module's protocol.
 
     Args:
-        works: yields chunks; runs in a thread of its own.
+        works: yields chunks; runs in a thread of its own, and is closed there.
         write: takes one chunk's results; runs in a thread of its own.
     Raises: what `works`, `explain` or `write` raised; everything before it has been written.
     """
@@ -92,8 +97,9 @@ def run_overlapped(
     def read() -> None:
         try:
             try:
-                for work in _timed(works, stats, "read"):
-                    to_explain.put(work)
+                with closing(_timed(works, stats, "read")) as timed:
+                    for work in timed:
+                        to_explain.put(work)
                 to_explain.put(None)
             except _Stopped:
                 raise
@@ -139,15 +145,16 @@ def run_overlapped(
             raise failure
     finally:
         stop.set()
-        reader.join()
+        reader.join(READER_JOIN_S)
         writer.join()
 
 
-def _timed(works: Iterator[Work], stats: RunStats, stage: str) -> Iterator[Work]:
-    while True:
-        start = time.perf_counter()
-        work = next(works, None)
-        stats.stage_s[stage] += time.perf_counter() - start
-        if work is None:
-            return
-        yield work
+def _timed(works: Works, stats: RunStats, stage: str) -> Works:
+    with closing(works):
+        while True:
+            start = time.perf_counter()
+            work = next(works, None)
+            stats.stage_s[stage] += time.perf_counter() - start
+            if work is None:
+                return
+            yield work

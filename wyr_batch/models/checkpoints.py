@@ -170,6 +170,7 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path, half: bool) -> None
     # inv_freq stays float32: it multiplies positions up to the thousands.
     small = {k: v.half() if half and not k.endswith("inv_freq") else v for k, v in tensors.items()}
     save_file({k: v.detach().cpu().contiguous() for k, v in small.items()}, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # safetensors leaves it to the owner alone
 
 
 def _write_json(path: Path, content: Any) -> None:
