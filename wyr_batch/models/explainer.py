@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wyr_batch.errors import ModelError
+from wyr_batch.models.encoder import full_precision
 
 BATCH_NORM_EPS = 1e-5
 
@@ -82,9 +83,9 @@ def linear_scan(decay: Tensor, drive: Tensor) -> Tensor:
 
     Args:
         decay, drive: [B, T, D].
-    Returns: float32 [B, T, D].
+    Returns: float32 [B, T, D] (float64 of float64).
     """
-    decay, drive = decay.float(), drive.float()
+    decay, drive = full_precision(decay), full_precision(drive)
     distance, n_steps = 1, decay.shape[1]
     while distance < n_steps:
         drive = torch.cat((drive[:, :distance], drive[:, distance:] + decay[:, distance:] * drive[:, :-distance]), 1)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from wyr_batch.models.encoder import Encoder, EncoderConfig
+from wyr_batch.models.encoder import Encoder, EncoderConfig, full_precision
 from wyr_batch.ranks import rank_slices
 
 POOLINGS = ("mean", "cls")
@@ -66,7 +66,7 @@ class Explanandum(nn.Module):
         else:
             # The product stays float32: a tiny mask times an embedding, then layer-normed, loses its direction
             # in half precision.
-            scaled = embedded.float() * mask.unsqueeze(-1)
+            scaled = full_precision(embedded) * mask.unsqueeze(-1)
             hidden = self.encoder.encode(scaled.to(embedded.dtype), valid)
         pooled = self.pool(hidden, valid, mask)
         return torch.cat([head(pooled) for head in self.classifiers], dim=-1)
@@ -74,14 +74,16 @@ class Explanandum(nn.Module):
     def pool(self, hidden: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
         """Return one float32 vector a read, [B, D]."""
         if self.pooling == "cls":
-            return hidden[:, 0].float()
-        weight = valid.float() if mask is None else mask.float() * valid.float()
-        total = weight.unsqueeze(1) @ hidden.float()  # [B, 1, D]
-        return total.squeeze(1) / valid.float().sum(dim=1, keepdim=True).clamp(min=1e-9)
+            return full_precision(hidden[:, 0])
+        hidden = full_precision(hidden)
+        kept = valid.to(hidden.dtype)
+        weight = kept if mask is None else mask * kept
+        total = weight.unsqueeze(1) @ hidden  # [B, 1, D]
+        return total.squeeze(1) / kept.sum(dim=1, keepdim=True).clamp(min=1e-9)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return a softmax per rank, float32 [B, C]."""
-        return torch.cat([torch.softmax(logits[:, s].float(), dim=-1) for s in self.slices], dim=-1)
+        return torch.cat([torch.softmax(full_precision(logits[:, s]), dim=-1) for s in self.slices], dim=-1)
 
     def top_classes(self, logits: Tensor) -> Tensor:
         """Return the predicted class of each rank, index within the rank, int64 [B, R]."""

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from wyr_batch.models.encoder import full_precision
 from wyr_batch.models.explanandum import Explanandum
 
 
@@ -41,6 +42,15 @@ class FusedOutput(NamedTuple):
     masked_probs: Tensor
 
 
+def exact_sigmoid(x: Tensor) -> Tensor:
+    """Return 1 / (1 + exp(-x)), right in its tail to the last digits.
+
+    Runtimes approximate Sigmoid to some 1e-7 absolutely, so a mask of 1e-7 can be twice what it should be; and the
+    layer norm that follows turns that into a token of twice the size.
+    """
+    return torch.reciprocal(1 + torch.exp(-x))
+
+
 class Fused(nn.Module):
     """The whole of what a read goes through, batched."""
 
@@ -66,7 +76,7 @@ class Fused(nn.Module):
         logits = model.classify(embedded, valid)
         explained = torch.where(explain_ids < 0, model.top_classes(logits), explain_ids.long())
         mask_logits = self.explainer.class_logits(input_ids, valid, explained + self.first_class)
-        rank_masks = torch.sigmoid(mask_logits.float()) * valid.float().unsqueeze(1)
+        rank_masks = exact_sigmoid(full_precision(mask_logits)) * valid.unsqueeze(1)
         mask = rank_masks.amax(dim=1)
         masked_logits = model.classify(embedded, valid, mask)
         return FusedOutput(
