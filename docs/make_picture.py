@@ -1,7 +1,7 @@
 """Draw docs/masks.svg: a few reads of the example, each 6-mer coloured by its mask.
 
 wyr-batch run examples/reads.fastq.gz -o masks.parquet
-python docs/make_picture.py masks.parquet examples/reads.fastq.gz docs/masks.svg read0001 read0008
+python docs/make_picture.py masks.parquet examples/reads.fastq.gz docs/masks.svg read0435 read0092 read0523
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import duckdb
+import pyarrow.parquet as pq
 
 from wyr_batch.reads import open_reads
 
@@ -22,7 +22,7 @@ def main(parquet: str, fastq: str, output: str, *names: str) -> None:
         for chunk in reads:
             for i, name in enumerate(chunk.ids.to_pylist()):
                 bases[name] = chunk.bases[chunk.offsets[i] : chunk.offsets[i + 1]].tobytes().decode()
-    rows = {row["read_id"]: row for row in duckdb.read_parquet(parquet).arrow().read_all().to_pylist()}
+    rows = {row["read_id"]: row for row in pq.read_table(parquet).to_pylist()}
     parts, y = [], MARGIN_PX + 10
     for name in names:
         row, read = rows[name], bases[name]
