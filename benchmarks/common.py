@@ -42,7 +42,7 @@ def esm_tokenizer() -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vocab.txt"
         path.write_text("\n".join(vocabulary()))
-        return EsmTokenizer(str(path))
+        return EsmTokenizer(str(path), eos_token=None)  # as published
 
 
 def _git(*words: str) -> str:
