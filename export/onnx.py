@@ -25,7 +25,9 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from wyr_batch.errors import MissingExtraError, ModelError
+from wyr_batch.config import available_cpus
+from wyr_batch.engines.onnx import open_session
+from wyr_batch.errors import ModelError
 from wyr_batch.models.fused import Fused, FusedOutput
 
 from .graph import GraphExplainer
@@ -131,20 +133,11 @@ def runner_from_onnx(path: Path, threads: int | None = None) -> Callable[[Int32s
     """Open a file in ONNX Runtime on the CPU.
 
     Args:
-        threads: within an operation; None leaves the choice to ONNX Runtime.
+        threads: within an operation; None takes the CPUs the process may use.
     Returns: a function of int32 input_ids [B, T] and explain_ids [B, R] that gives the five outputs by name.
-    Raises: MissingExtraError without onnxruntime.
+    Raises: MissingExtraError without onnxruntime; ModelError if it cannot load the file.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError(str(path), "onnxruntime", "export") from None
-    options = onnxruntime.SessionOptions()
-    options.enable_mem_pattern = False  # shapes differ from batch to batch
-    options.log_severity_level = 3
-    if threads:
-        options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path, threads or available_cpus())
     names = [output.name for output in session.get_outputs()]
 
     def run(input_ids: Int32s, explain_ids: Int32s) -> dict[str, Any]:

@@ -148,12 +148,16 @@ def test_interrupt_keeps_finished_rows_and_exits_130(tmp_path: Path) -> None:
     import time
 
     output = tmp_path / "masks.parquet"
-    code = "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
+    # A background job of a shell ignores SIGINT, and so would its children.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", code, "run", "-", "-o", str(output)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stderr is not None
-        process.stdin.write(fastq(20_000).encode())
+        process.stdin.write(fastq(25_000).encode())
         process.stdin.flush()
         partial = tmp_path / "masks.parquet.partial"
         deadline = time.monotonic() + 60

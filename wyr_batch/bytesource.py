@@ -179,7 +179,11 @@ def _until_error(member: zlib._Decompress, packed: bytes) -> bytes:
 def open_file(path: str) -> tuple[BinaryIO, int | None]:
     """Return the open file (`-` is stdin) and its size, None if it is not a regular file. Raises: InputError."""
     if path == "-":
-        return sys.stdin.buffer, None
+        try:
+            # Unbuffered: a thread that waits in a buffered stdin holds its lock, and Python then dies at exit.
+            return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), None
+        except OSError:  # a stand-in without a file descriptor
+            return sys.stdin.buffer, None
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115 (Reads closes it)
     except IsADirectoryError:

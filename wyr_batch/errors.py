@@ -46,9 +46,3 @@ class MissingExtraError(WyrError):
         super().__init__(
             f"{what}: got no package {package!r}, expected it to be installed. Run: pip install 'wyr-batch[{extra}]'"
         )
-
-
-class FailedReadsError(WyrError):
-    """The run finished, but some reads failed; they are rows with status `failed`."""
-
-    exit_code = 3

@@ -30,7 +30,7 @@ from wyr_batch.segments import find_segments
 from wyr_batch.tokens import Int64s
 
 STATUSES = ("ok", "windowed", "empty", "too_short", "failed")
-_OK, _WINDOWED, _EMPTY, _TOO_SHORT, _FAILED = range(5)
+_OK, _WINDOWED, _EMPTY, _TOO_SHORT = range(4)
 _MASK_TYPES = {"float32": pa.float32(), "float16": pa.float16(), "uint8": pa.uint8()}
 _SEGMENT = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("mean", pa.float32())])
 _TOP = pa.struct([("label", pa.string()), ("prob", pa.float32())])

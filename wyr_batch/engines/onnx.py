@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from wyr_batch.bundle import Bundle
 from wyr_batch.engines.base import Engine, EngineOutput, Int32s
 from wyr_batch.errors import MissingExtraError, ModelError
 
 
-class OnnxEngine(Engine):
-    """Runs a bundle's ONNX file.
+def open_session(path: Path, threads: int) -> Any:
+    """Open an ONNX file in ONNX Runtime on the CPU.
 
     Memory patterns are off (batches have many shapes, and each would keep its own), and idle threads sleep instead
     of spinning, since reading and writing want the cores too.
+
+    Raises: MissingExtraError without onnxruntime; ModelError if the file cannot be loaded.
     """
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise MissingExtraError("--runtime onnx", "onnxruntime", "cpu") from None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises types of its own, all of them about the file
+        raise ModelError(f"{path}: got '{str(error)[:300]}', expected a graph ONNX Runtime can load.") from error
+
+
+class OnnxEngine(Engine):
+    """Runs a bundle's ONNX file."""
 
     runtime = "onnx"
     device = "cpu"
 
     def __init__(self, bundle: Bundle, dtype: str, threads: int) -> None:
         super().__init__(bundle)
-        try:
-            import onnxruntime as ort
-        except ImportError:
-            raise MissingExtraError("--runtime onnx", "onnxruntime", "cpu") from None
         self.dtype = dtype
-        path = bundle.verified("onnx", dtype)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises types of its own, all of them about the file
-            raise ModelError(f"{path}: got '{str(error)[:300]}', expected a graph ONNX Runtime can load.") from error
+        self._session = open_session(bundle.verified("onnx", dtype), threads)
 
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         feed = {"input_ids": input_ids, "explain_ids": explain_ids}
