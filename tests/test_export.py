@@ -24,6 +24,7 @@ from wyr_batch.export.onnx import FORBIDDEN_OPS, _store_as_half, check_graph, on
 from wyr_batch.export.parity import FLOAT32, Candidate, compare
 
 from wyr_batch.bundle import Bundle, load_bundle
+from wyr_batch.cli import main
 from wyr_batch.errors import ModelError, OutputError, ShapeError
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 from wyr_batch.models.explainer import linear_scan
@@ -452,3 +453,14 @@ def test_damaged_bundles_are_refused(
     damage(folder)
     with pytest.raises(ModelError, match=words):
         load_bundle(folder).verified("onnx", "float32")
+
+
+def test_starter_exports_again_without_a_word(tmp_path: Path) -> None:
+    assert main(["export", "-q", "-o", str(tmp_path / "again"), "-t", "1"]) == 0
+    again, starter = load_bundle(tmp_path / "again"), load_bundle()
+    assert again.ranks == starter.ranks
+    assert again.metrics == starter.metrics
+    assert again.parity["model.onnx"]["verdict"] == "passed"
+    weights = [f for f in starter.files if f.path.endswith(".safetensors")]
+    assert len(weights) == 2
+    assert all(f in again.files for f in weights), "the same weights, to the bit"
