@@ -10,7 +10,8 @@ frozen at export shows in that way.
 
 Two float32 programs cannot agree better than float32 itself allows: a long run of N can drive the Explainer's cell
 states so high that rounding alone moves a mask by 1e-4. So every row is run in float64 torch as well, and a difference
-counts only where it exceeds `ROUNDING` times what float32 torch itself is off on that row; both are in the record.
+counts where it exceeds `ROUNDING` times what float32 torch itself is off on that row, and above `ROUNDING_LIMIT`
+always; both are in the record.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ MAX_BATCH_TOKENS = 4096  # a longer batch gets fewer rows: attention holds rows 
 # A row's difference counts if it is more than so many times float32 torch's own rounding error. Most rows of
 # ordinary reads are off by less than 5e-7, and for those the thresholds decide alone.
 ROUNDING = 16.0
+ROUNDING_LIMIT = 1e-3  # a larger difference counts whatever the rounding error is
 N_ALONE = 3  # rows of a batch that are run alone as well
 LIMITS = {"mask": "mask", "rank_masks": "mask", "probs": "probs", "masked_probs": "probs", "padding": "padding"}
 
@@ -290,7 +292,7 @@ class _Tally:
         for row, like, error in zip(found, wanted, rounding, strict=True):
             difference = _difference(row, like)
             self.worst[name] = max(self.worst[name], difference)
-            if difference > ROUNDING * error:
+            if difference > min(ROUNDING * error, ROUNDING_LIMIT):
                 self.counted[name] = max(self.counted[name], difference)
 
     def record(self) -> ParityRecord:
