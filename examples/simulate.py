@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from wyr_batch.train.data import choose_ranks, load_reads, read_table, sampling_weights
-from wyr_batch.train.markers import RANKS
+from wyr_batch.train.prepare import RANKS
 
 N_READS = 1000
 READ_BP = 250

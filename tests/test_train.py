@@ -28,8 +28,9 @@ from wyr_batch.train.losses import (
     mean_area,
     variation_loss,
 )
-from wyr_batch.train.markers import labels_of, prepare, split_of
+from wyr_batch.train.markers import labels_of, prepare_markers
 from wyr_batch.train.metrics import balanced_accuracy
+from wyr_batch.train.prepare import split_of
 
 from wyr_batch.cli import main
 from wyr_batch.ranks import Rank
@@ -81,11 +82,9 @@ def lookup(accession: str) -> tuple[str, str, str] | None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    done = prepare(write_markers(folder), folder / "markers.parquet", lookup)
-    assert done.n_sequences == 240
-    assert done.n_without_lineage == 1
-    assert done.by_superkingdom["Viruses"] == 24
-    return done.path
+    done = prepare_markers(write_markers(folder), folder / "markers.parquet", lookup)
+    assert (done.kept, done.dropped["no lineage"], done.by_coarsest["Viruses"]) == (240, 1, 24)
+    return folder / "markers.parquet"
 
 
 def test_ranks_and_null_labels(data: Path) -> None:

@@ -45,6 +45,7 @@ class ExplainerTraining:
     window_bp: int = 1500
     full_share: float = 0.5
     null_leaf_weight: float = 8.0
+    compile: bool = False
 
 
 class TrainedExplainer(nn.Module):
@@ -66,6 +67,11 @@ class ExplainerLoss:
         self.explanandum = explanandum.eval().requires_grad_(False)
         self.config = config
         self.bf16 = bf16
+        if config.compile:
+            # Written out, attention's backward pass is several times faster on a CPU than the flash kernel's.
+            encoder = explanandum.encoder
+            encoder.explicit_attention = not torch.cuda.is_available()
+            encoder.encode = torch.compile(encoder.encode, dynamic=True)  # type: ignore[method-assign]
         self.first_class = torch.tensor([s.start for s in explanandum.slices])
 
     def _classify(self, embedded: Tensor, valid: Tensor, mask: Tensor | None = None) -> Tensor:

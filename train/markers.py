@@ -10,67 +10,30 @@ A header names its source genome in one of four ways:
     gi|156083978|ref|XM_001609423.1|                 a transcript: Eukaryota, other ranks null
     GeneID:921702                                    a viral gene: Viruses, other ranks null
 
-An accession is looked up with its version, else with any version 1 to 5. The split is a hash of the header, so
-it never moves: `int(sha1(header)[:8], 16) % 100`, 0-1 test, 2-11 validation, the rest training.
+An accession is looked up with its version, else with any version 1 to 5. The split is the hash rule of `prepare`,
+so it never moves.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from wyr_batch.errors import InputError, MissingExtraError
-from wyr_batch.reads import open_reads
 
-RANKS = ("superkingdom", "phylum", "genus")
+from .lineages import Labels
+from .prepare import RANKS, Counts, SplitRule, prepare
+from .sources import Piece, from_fasta
+
 DEBIAN_PACKAGE = "metaphlan2-data"
 DEBIAN_PATH = "var/lib/metaphlan2-data/markers.fasta"
-SCHEMA = pa.schema(
-    [
-        ("header", pa.string()),
-        ("sequence", pa.string()),
-        ("split", pa.dictionary(pa.int8(), pa.string())),
-        *((rank, pa.dictionary(pa.int32(), pa.string())) for rank in RANKS),
-    ]
-)
-
-Labels = tuple[str | None, str | None, str | None]
 Lookup = Callable[[str], Labels | None]
 
 _PIPED = re.compile(r"gi\|\d+\|\w+\|([^|]+)\|")
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedSet:
-    """What `prepare` wrote: counts by superkingdom and split, and how many sequences had no lineage."""
-
-    path: Path
-    n_sequences: int
-    n_without_lineage: int
-    by_superkingdom: dict[str, int]
-    by_split: dict[str, int]
-
-
-def split_of(header: str) -> str:
-    """Return 'test', 'validation' or 'train' for a FASTA header line without its `>`.
-
-    >>> split_of("GeneID:921702")
-    'train'
-    """
-    bucket = int(hashlib.sha1(header.encode()).hexdigest()[:8], 16) % 100
-    if bucket < 2:
-        return "test"
-    return "validation" if bucket < 12 else "train"
 
 
 def accession_of(header: str) -> str | None:
@@ -157,55 +120,30 @@ def fetch_markers(folder: Path) -> Path:
         return Path(shutil.move(Path(tmp) / DEBIAN_PATH, folder / "markers.fasta"))
 
 
-def labelled(fasta: Path, lookup: Lookup, counts: Counter[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the labelled sequences of a marker FASTA as record batches of `SCHEMA`, counting the others."""
-    with open_reads(fasta) as reads:
-        for chunk in reads:
-            rows: list[tuple[str, str, str, Labels]] = []
-            raw = chunk.bases.tobytes().decode("ascii")
-            bounds = chunk.offsets.tolist()
-            # A marker's header has no white space, so the id is the whole header line.
-            for header, start, end in zip(chunk.ids.to_pylist(), bounds[:-1], bounds[1:], strict=True):
-                labels = labels_of(header, lookup)
-                if labels is None:
-                    counts["without lineage"] += 1
-                    continue
-                rows.append((header, raw[start:end], split_of(header), labels))
-                counts[labels[0] or ""] += 1
-                counts[rows[-1][2]] += 1
-            columns = [
-                [row[0] for row in rows],
-                [row[1] for row in rows],
-                [row[2] for row in rows],
-                *([row[3][i] for row in rows] for i in range(len(RANKS))),
-            ]
-            arrays = [pa.array(c, type=f.type) for c, f in zip(columns, SCHEMA, strict=True)]
-            yield pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+def marker_pieces(fasta: Path, lookup: Lookup, counts: Counts) -> Iterator[Piece]:
+    """Yield the labelled sequences of a marker FASTA; those without a lineage are counted as dropped."""
+    # A marker's header has no white space, so the id is the whole header line.
+    for piece in from_fasta(fasta, {}):
+        labels = [labels_of(header, lookup) for header in piece.headers]
+        keep = [i for i, found in enumerate(labels) if found is not None]
+        counts.dropped["no lineage"] += len(labels) - len(keep)
+        yield Piece(
+            [piece.headers[i] for i in keep],
+            [piece.sequences[i] for i in keep],
+            labels=[found for found in labels if found is not None],
+        )
 
 
-def prepare(fasta: Path | None, output: Path, lookup: Lookup | None = None) -> PreparedSet:
-    """Write the labelled training Parquet (one row per sequence, columns of `SCHEMA`).
+def prepare_markers(fasta: Path | None, output: Path, lookup: Lookup | None = None) -> Counts:
+    """Write the training Parquet of the marker set.
 
     Args:
         fasta: markers.fasta; None fetches Debian's package beside the output.
-        output: Parquet file; appears under its name only when whole.
         lookup: accession -> labels; None takes taxoniq.
     """
     lookup = lookup or taxoniq_lookup()
     output.parent.mkdir(parents=True, exist_ok=True)
     fasta = fasta or fetch_markers(output.parent)
-    counts: Counter[str] = Counter()
-    partial = output.with_name(output.name + ".partial")
-    with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
-        for batch in labelled(fasta, lookup, counts):
-            writer.write_batch(batch)
-    partial.replace(output)
-    splits = ("train", "validation", "test")
-    kingdoms = sorted(set(counts) - set(splits) - {"without lineage"})
-    return PreparedSet(
-        path=output,
-        n_sequences=sum(counts[split] for split in splits),
-        n_without_lineage=counts["without lineage"],
-        by_superkingdom={kingdom: counts[kingdom] for kingdom in kingdoms},
-        by_split={split: counts[split] for split in splits},
-    )
+    counts = Counts()
+    made = {"sources": [DEBIAN_PACKAGE], "lineages": "taxoniq"}
+    return prepare(marker_pieces(fasta, lookup, counts), RANKS, output, SplitRule("hash"), counts, "null", made)

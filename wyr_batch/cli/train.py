@@ -60,6 +60,7 @@ def loop_options(steps: int, learning_rate: float, batch_reads: int) -> Callable
                 click.option("--null-share", default=0.5, help="Share of the reads without a finest label to use."),
                 click.option("--validation-reads", default=3000, help="Reads of the validation part to evaluate on."),
                 click.option("--bf16", is_flag=True, help="Mixed precision."),
+                click.option("--compile", is_flag=True, help="Compile the encoder with torch.compile."),
                 click.option("--threads", default=0, help="CPU threads. 0: all this process may use."),
                 click.option("--seed", default=0),
                 click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the folder."),
@@ -85,21 +86,63 @@ def _loop(options: dict[str, Any]) -> Any:
 
 
 @command.command("prepare")
-@click.argument("fasta", type=click.Path(path_type=Path), required=False)
+@click.argument("sources", type=click.Path(path_type=Path), nargs=-1)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
+@click.option("--taxdump", type=click.Path(path_type=Path), help="NCBI taxonomy dump: directory, .tar.gz or .zip.")
+@click.option("--taxids", type=click.Path(path_type=Path), help="Table of FASTA ids and taxids; accession2taxid fits.")
+@click.option("--ranks", default="superkingdom,phylum,genus", help="Coarsest first.")
+@click.option("--incomplete", type=click.Choice(["drop", "null"]), default="drop", help="Sequences lacking a rank.")
+@click.option("--split", default="stratified", metavar="stratified|hash|COLUMN", help="How to deal sequences out.")
+@click.option("--test-share", default=0.02, help="Share of the test part (stratified).")
+@click.option("--validation-share", default=0.1, help="Share of the validation part (stratified).")
+@click.option("--seed", default=0, help="Of the stratified split.")
+@click.option("--sequence-column", default="sequence", help="Of a table.")
+@click.option("--taxid-column", help="Of a table; left out: its columns named as the ranks hold labels.")
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
-def prepare(fasta: Path | None, output: Path, debug: bool) -> None:
-    """Label the marker genes of Debian's metaphlan2-data with NCBI lineages (PyPI's taxoniq).
+def prepare(
+    sources: tuple[Path, ...],
+    output: Path,
+    taxdump: Path | None,
+    taxids: Path | None,
+    ranks: str,
+    incomplete: str,
+    split: str,
+    test_share: float,
+    validation_share: float,
+    seed: int,
+    sequence_column: str,
+    taxid_column: str | None,
+    debug: bool,
+) -> None:
+    """Write labelled sequences as one training Parquet, split into training, validation and test part.
 
-    FASTA is the package's markers.fasta; without it, the package is downloaded with apt and unpacked beside the output.
+    SOURCES are FASTA files with taxids (--taxids, or `>TAXID INDEX` headers), BERTax trees (*_fragments.json beside
+    *_species_picked.txt), or Parquet, CSV and TSV tables. Without one, or for a markers.fasta without --taxdump, it is
+    the marker set of Debian's metaphlan2-data (downloaded with apt), labelled by PyPI's taxoniq.
 
     \b
     wyr-batch train prepare -o markers.parquet
-    wyr-batch train prepare markers.fasta -o markers.parquet
+    wyr-batch train prepare genomes.fasta --taxids ids.tsv --taxdump taxdump.tar.gz -o genomes.parquet
+    wyr-batch train prepare bertax/ --taxdump taxdump.tar.gz -o bertax.parquet
+    wyr-batch train prepare reads.csv --split part -o reads.parquet
     """
-    done = train_module("markers").prepare(fasta, output)
-    counts = {"sequences": done.n_sequences, "without_lineage": done.n_without_lineage}
-    click.echo(json.dumps({**counts, "by_superkingdom": done.by_superkingdom, "by_split": done.by_split}, indent=2))
+    if not sources or (len(sources) == 1 and sources[0].name == "markers.fasta" and taxdump is None):
+        counts = train_module("markers").prepare_markers(sources[0] if sources else None, output)
+    else:
+        module = train_module("prepare")
+        given = split not in ("stratified", "hash")
+        counts = module.prepare_sources(
+            sources,
+            output,
+            tuple(ranks.split(",")),
+            module.SplitRule("column" if given else split, test_share, validation_share, seed),
+            incomplete,
+            taxdump,
+            taxids,
+            module.Columns(sequence_column, taxid_column),
+            split if given else None,
+        )
+    click.echo(json.dumps(counts.to_json(), indent=2))
 
 
 @command.command("explanandum")
@@ -113,7 +156,6 @@ def prepare(fasta: Path | None, output: Path, debug: bool) -> None:
 @click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean")
 @click.option("--frame-loss", default=0.5, help="Weight of the helper task: strand and codon phase. 0 for none.")
 @click.option("--dropout", default=0.1, help="Of pooled features.")
-@click.option("--compile", is_flag=True, help="Compile the encoder with torch.compile.")
 def explanandum(
     data: Path, output: Path, min_sequences: int, null_share: float, validation_reads: int, resume: bool, **options: Any
 ) -> None:
@@ -126,7 +168,7 @@ def explanandum(
     module, reader = train_module("explanandum"), train_module("data")
     loop = _loop(options)
     table = reader.read_table(data)
-    ranks = reader.choose_ranks(table, train_module("markers").RANKS, min_sequences)
+    ranks = reader.choose_ranks(table, train_module("prepare").rank_names(table), min_sequences)
     module.train_explanandum(
         ranks,
         reader.load_reads(table, ranks, "train", null_share),
