@@ -62,7 +62,8 @@ class LabelledReads:
         rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:n])
         offsets = np.concatenate(([0], np.cumsum(self.lengths[rows])))
         pieces = [self.bases[self.offsets[row] : self.offsets[row + 1]] for row in rows]
-        return LabelledReads(np.concatenate(pieces), offsets, self.labels[rows], self.in_frame[rows])
+        headers = tuple(self.headers[row] for row in rows) if self.headers else ()
+        return LabelledReads(np.concatenate(pieces), offsets, self.labels[rows], self.in_frame[rows], headers)
 
 
 def choose_ranks(table: pa.Table, names: Sequence[str], min_sequences: int) -> list[Rank]:

@@ -3,27 +3,38 @@
 The classes explained are by default those that the Explanandum itself calls on the plain read, one per rank: that
 is what a mask is asked about when it is used. (`targets="labels"` takes the true labels, as the paper does, where
 classifier and labels hardly differ; a rank without a label is then left out.)
+
+The defaults are the paper's. What goes beyond it, each off by default:
+
+    sharpness          the classifier's logits are multiplied by it inside the loss, so that an unsure classifier's
+                       call is kept rather than made surer (else masks open wide, for that makes every call surer)
+    complement="call"  the complement should not speak for the explained class, whatever else it says
+    warm_start_steps   the masks first learn where a token's own hidden state speaks for the explained class
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wyr_batch.models.checkpoints import save_explainer
+from wyr_batch.errors import UsageError
+from wyr_batch.models.checkpoints import load_explainer, save_explainer
 from wyr_batch.models.explainer import Explainer, ExplainerConfig
 from wyr_batch.models.explanandum import Explanandum
 
 from . import losses as terms
 from .data import LabelledReads, StepBatches, evaluation_batch, evaluation_batches
+from .explained import check_pair, explain, first_classes
 from .loop import LoopConfig, train
+from .warmstart import WarmStartLoss
 
 TARGETS = ("predicted", "labels")
+COMPLEMENTS = ("entropy", "call")
 
 
 @dataclass(frozen=True)
@@ -37,10 +48,16 @@ class ExplainerTraining:
     lambda_entropy: float = 1.0
     lambda_area: float = 1.0
     lambda_variation: float = 1.0
+    lambda_other: float = 1.0
     area_least: float = 0.05
     area_most: float = 0.3
+    complement: str = "entropy"
     entropy_scale: str = "classes"
+    sharpness: float = 1.0
+    complement_sharpness: float = 1.0
     targets: str = "predicted"
+    warm_start_steps: int = 0
+    warm_start_share: float = 0.45
     batch_reads: int = 48
     window_bp: int = 1500
     full_share: float = 0.5
@@ -56,8 +73,9 @@ class TrainedExplainer(nn.Module):
         self.explainer = explainer
 
     def forward(self, input_ids: Tensor, valid: Tensor) -> Tensor:
-        """Return mask logits [B, T, C]."""
-        return self.explainer.logits(input_ids, valid)
+        """Return the normalised features [B, T, F] that the output layer takes."""
+        explainer = self.explainer
+        return explainer.normalised(explainer.features(input_ids, valid), valid)
 
 
 class ExplainerLoss:
@@ -72,16 +90,16 @@ class ExplainerLoss:
             encoder = explanandum.encoder
             encoder.explicit_attention = not torch.cuda.is_available()
             encoder.encode = torch.compile(encoder.encode, dynamic=True)  # type: ignore[method-assign]
-        self.first_class = torch.tensor([s.start for s in explanandum.slices])
 
     def _classify(self, embedded: Tensor, valid: Tensor, mask: Tensor | None = None) -> Tensor:
         with torch.autocast(embedded.device.type, torch.bfloat16, enabled=self.bf16):
             return self.explanandum.classify(embedded, valid, mask).float()
 
-    def __call__(self, explainer: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(self, trained: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the named terms, each already multiplied by its lambda.
 
         Args:
+            trained: gives features, see `TrainedExplainer`.
             batch: input_ids int64 [B, T], labels int64 [B, R].
         """
         config, model = self.config, self.explanandum
@@ -93,50 +111,81 @@ class ExplainerLoss:
             if config.targets == "predicted":
                 targets = model.top_classes(self._classify(embedded, valid))
         has_class = targets >= 0
-        masks = torch.sigmoid(explainer(input_ids, valid)) * valid.unsqueeze(-1)  # [B, T, C]
-        classes = targets.clamp(min=0) + self.first_class.to(targets.device)  # [B, R]
-        own = masks.gather(2, classes.unsqueeze(1).expand(-1, masks.shape[1], -1)).transpose(1, 2)  # [B, R, T]
-        own = own * has_class.unsqueeze(-1)
+        classes = targets.clamp(min=0) + first_classes(model).to(targets.device)  # [B, R]
+        explainer = getattr(trained, "module", trained).explainer
+        own, other = _masks(explainer.head, trained(input_ids, valid), classes, has_class, valid, config.lambda_other)
         target = own.amax(dim=1)
-        is_own = torch.zeros(masks.shape[0], masks.shape[2], dtype=torch.bool, device=masks.device)
-        is_own = is_own.scatter(1, classes, has_class)
-        other = masks.masked_fill(is_own.unsqueeze(1), 0.0).amax(dim=2)
-        kept = self._classify(embedded, valid, target)
-        hidden = self._classify(embedded, valid, (1 - target) * valid)
+        kept = self._classify(embedded, valid, target) * config.sharpness
+        hidden = self._classify(embedded, valid, (1 - target) * valid) * config.complement_sharpness
+        if config.complement == "call":
+            complement = terms.call_loss(hidden, targets, model.slices)
+        else:
+            complement = terms.entropy_loss(hidden, model.slices, config.entropy_scale)
         a, b = config.area_least, config.area_most
+        area = terms.area_loss(target, other * config.lambda_other, own, has_class, valid, a, b)
         return {
             "classification": terms.classification_loss(kept, targets, model.slices),
-            "entropy": config.lambda_entropy * terms.entropy_loss(hidden, model.slices, config.entropy_scale),
-            "area": config.lambda_area * terms.area_loss(target, other, own, has_class, valid, a, b),
-            "variation": config.lambda_variation * terms.variation_loss(target, other, valid),
+            "entropy": config.lambda_entropy * complement,
+            "area": config.lambda_area * area,
+            "variation": config.lambda_variation * terms.variation_loss(target, other * config.lambda_other, valid),
         }
 
 
+def _masks(
+    head: nn.Linear, features: Tensor, classes: Tensor, has_class: Tensor, valid: Tensor, lambda_other: float
+) -> tuple[Tensor, Tensor]:
+    """Return the masks of the explained classes [B, R, T] and the maximum over all other classes [B, T].
+
+    The maximum is taken of the logits and the sigmoid of what is left, so only [B, T, C] logits are ever held; with
+    lambda_other 0 not even they, only the rows of the explained classes.
+    """
+    if not lambda_other:
+        logits = head.weight[classes] @ features.transpose(1, 2) + head.bias[classes].unsqueeze(-1)
+        own = torch.sigmoid(logits) * (has_class.unsqueeze(-1) & valid.unsqueeze(1))
+        return own, own.new_zeros(own.shape[0], own.shape[2])
+    logits = head(features)  # [B, T, C]
+    own = logits.gather(2, classes.unsqueeze(1).expand(-1, logits.shape[1], -1)).transpose(1, 2)
+    own = torch.sigmoid(own) * (has_class.unsqueeze(-1) & valid.unsqueeze(1))
+    is_own = torch.zeros(logits.shape[0], logits.shape[2], dtype=torch.bool, device=logits.device)
+    is_own = is_own.scatter(1, classes, has_class)
+    other = torch.sigmoid(logits.masked_fill(is_own.unsqueeze(1), -torch.inf).amax(dim=2)) * valid
+    return own, other
+
+
 @torch.no_grad()
-def evaluate_explainer(loss: ExplainerLoss, explainer: Explainer, reads: LabelledReads) -> dict[str, float]:
+def evaluate_explainer(loss: ExplainerLoss, trained: TrainedExplainer, reads: LabelledReads) -> dict[str, float]:
     """Return the loss, and per rank how often the masked and the inverted read keep the plain call."""
     model, window_bp = loss.explanandum, loss.config.window_bp
     sums: dict[str, float] = {}
     for rows in evaluation_batches(reads, window_bp):
         batch = evaluation_batch(reads, rows, window_bp)
-        for name, value in loss(explainer, vars(batch)).items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(rows)
-        valid = model.valid(batch.input_ids)
-        embedded = model.embed(batch.input_ids)
-        plain = model.top_classes(model.classify(embedded, valid))
-        own = explainer.class_logits(batch.input_ids, valid, plain + loss.first_class)
-        mask = torch.sigmoid(own).amax(dim=1) * valid
-        kept = model.top_classes(model.classify(embedded, valid, mask))
-        left = model.top_classes(model.classify(embedded, valid, (1 - mask) * valid))
-        sums["mask_mean"] = sums.get("mask_mean", 0.0) + float((mask.sum(1) / valid.sum(1)).sum())
-        open_share = ((mask >= 0.5) & valid).sum(1) / valid.sum(1)
-        sums["mask_open"] = sums.get("mask_open", 0.0) + float(open_share.sum())
-        for r in range(plain.shape[1]):
-            for name, other in ((f"kept_{r}", kept), (f"left_{r}", left)):
-                sums[name] = sums.get(name, 0.0) + float((other[:, r] == plain[:, r]).sum())
+        measured = {name: float(value) * len(rows) for name, value in loss(trained, vars(batch)).items()}
+        found = explain(model, trained.explainer, batch)
+        mask, valid = found.mask(), found.valid
+        kept = model.top_classes(model.classify(found.embedded, valid, mask))
+        left = model.top_classes(model.classify(found.embedded, valid, (1 - mask) * valid))
+        measured["mask_mean"] = float((mask.sum(1) / valid.sum(1)).sum())
+        measured["mask_open"] = float((((mask >= 0.5) & valid).sum(1) / valid.sum(1)).sum())
+        for r in range(found.plain.shape[1]):
+            measured[f"kept_{r}"] = float((kept[:, r] == found.plain[:, r]).sum())
+            measured[f"left_{r}"] = float((left[:, r] == found.plain[:, r]).sum())
+        for name, value in measured.items():
+            sums[name] = sums.get(name, 0.0) + value
     means = {name: value / len(reads) for name, value in sums.items()}
     total = sum(means[name] for name in ("classification", "entropy", "area", "variation"))
     return {"loss": total, **means}
+
+
+def randomise(explanandum: Explanandum, seed: int) -> None:
+    """Shuffle the entries of every weight in place: a classifier of the same statistics that has learnt nothing.
+
+    For the sanity check that explanations depend on what was learnt (Adebayo et al., NeurIPS 2018).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in explanandum.parameters():
+            shuffled = parameter.flatten()[torch.randperm(parameter.numel(), generator=generator)]
+            parameter.copy_(shuffled.view_as(parameter))
 
 
 def train_explainer(
@@ -148,25 +197,53 @@ def train_explainer(
     loop: LoopConfig,
     *,
     resume: bool = False,
+    start_from: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Explainer:
-    """Train an Explainer and write it to `folder`. Returns: the one with the lowest validation loss."""
+    """Train an Explainer and write it to `folder`.
+
+    Args:
+        start_from: an Explainer of the same classes whose weights to begin with.
+    Returns: the one with the lowest validation loss.
+    """
+    if start_from and config.warm_start_steps:
+        raise UsageError("--start-from: got --warm-start-steps as well, expected one of the two.")
     torch.manual_seed(loop.seed)
     explainer = Explainer(ExplainerConfig(num_classes=sum(explanandum.n_classes)))
-    batches = StepBatches(
-        training,
-        loop.steps,
-        batch_reads=config.batch_reads,
-        window_bp=config.window_bp,
-        full_share=config.full_share,
-        null_leaf_weight=config.null_leaf_weight,
-        seed=loop.seed + 1,
-    )
+    if start_from:
+        explainer = load_explainer(start_from)
+        check_pair(explanandum, explainer)
+    trained = TrainedExplainer(explainer)
     loss = ExplainerLoss(explanandum, config, loop.bf16)
 
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        return evaluate_explainer(loss, model.explainer, validation)
+    def batches(steps: int, seed: int) -> StepBatches:
+        return StepBatches(
+            training,
+            steps,
+            batch_reads=config.batch_reads,
+            window_bp=config.window_bp,
+            full_share=config.full_share,
+            null_leaf_weight=config.null_leaf_weight,
+            seed=seed,
+        )
 
-    done = train(TrainedExplainer(explainer), batches, loss, evaluate, folder, loop, resume, autocast=False)
-    save_explainer(explainer.eval(), folder, {"training": {**(provenance or {}), **asdict(config), **done}})
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        return evaluate_explainer(loss, model, validation)
+
+    record: dict[str, Any] = {}
+    if config.warm_start_steps:
+        first = replace(loop, steps=config.warm_start_steps, patience=config.warm_start_steps)
+        warm = WarmStartLoss(loss.explanandum, config.warm_start_share, loop.bf16)
+        record["warm_start"] = train(
+            trained,
+            batches(first.steps, loop.seed + 2),
+            warm,
+            lambda model: warm.evaluate(model, validation, config.window_bp),
+            folder / "warm-start",
+            first,
+            resume,
+            autocast=False,
+        )
+    done = train(trained, batches(loop.steps, loop.seed + 1), loss, evaluate, folder, loop, resume, autocast=False)
+    save_explainer(explainer.eval(), folder, {"training": {**(provenance or {}), **asdict(config), **record, **done}})
     return explainer

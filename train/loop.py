@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from wyr_batch.errors import ModelError
+
 from .data import LabelledBatch, StepBatches
 
 Losses = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor]]
@@ -73,9 +75,22 @@ class StepTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         terms = self.losses(model, inputs)
+        self._stop_if_not_finite(terms, inputs)
         for name, value in terms.items():
             self._terms[name].append(float(value.detach()))
         return torch.stack(list(terms.values())).sum()
+
+    def _stop_if_not_finite(self, terms: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> None:
+        """Raise ModelError, with the batch saved, where a term is NaN or infinite."""
+        broken = [name for name, value in terms.items() if not torch.isfinite(value)]
+        if broken:
+            step = self.state.global_step
+            path = Path(self.args.output_dir).parent / f"bad-batch-{step}.pt"
+            torch.save({name: value.cpu() for name, value in inputs.items()}, path)
+            raise ModelError(
+                f"step {step}, loss term {broken[0]}: got {float(terms[broken[0]])}, expected a finite number. "
+                f"Its batch is in {path}. Lower --learning-rate, or leave --bf16 out; --resume goes on from the last checkpoint."
+            )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs:  # the mean loss since the last time: say what it is made of

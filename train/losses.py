@@ -50,6 +50,27 @@ def entropy_loss(logits: Tensor, slices: Sequence[slice], scale: str = "classes"
     return total
 
 
+def call_loss(logits: Tensor, targets: Tensor, slices: Sequence[slice]) -> Tensor:
+    """Return how much the complement still speaks for the explained classes, summed over ranks.
+
+    Per rank `max(0, log p + log K) / log K` for the class's probability p among K: 0 where it is no likelier than in
+    a uniform answer, 1 where it is certain. Unlike the entropy it does not mind another class being called.
+
+    Args:
+        logits: float [B, C] of the read under 1 - m; targets: int64 [B, R], -1 where there is none.
+    """
+    total = logits.new_zeros(())
+    for r, classes in enumerate(slices):
+        known = targets[:, r] >= 0
+        n_classes = classes.stop - classes.start
+        if n_classes < 2 or not known.any():
+            continue
+        log_probs = F.log_softmax(logits[known, classes].float(), dim=-1).gather(1, targets[known, r : r + 1])
+        most = torch.log(torch.tensor(float(n_classes)))
+        total = total + torch.relu(log_probs + most).mean() / most
+    return total
+
+
 def mean_area(mask: Tensor, valid: Tensor) -> Tensor:
     """Return the mean mask value over each read's tokens, [B]; mask float [B, T], valid bool [B, T]."""
     return (mask * valid).sum(dim=1) / valid.sum(dim=1)

@@ -189,10 +189,20 @@ def explanandum(
 @click.option("--lambda-entropy", default=1.0)
 @click.option("--lambda-area", default=1.0)
 @click.option("--lambda-variation", default=1.0)
+@click.option("--lambda-other", default=1.0, help="Weight of the other classes' masks in area and variation.")
 @click.option("--area-least", default=0.05, help="a: below this share a class's mask is penalised.")
 @click.option("--area-most", default=0.3, help="b: above this share a class's mask is penalised.")
+@click.option("--complement", type=click.Choice(["entropy", "call"]), default="entropy", help="The paper's: entropy.")
 @click.option("--entropy-scale", type=click.Choice(["classes", "log"]), default="classes", help="The paper's: classes.")
 @click.option("--targets", type=click.Choice(["predicted", "labels"]), default="predicted", help="Classes to explain.")
+@click.option("--sharpness", default=1.0, help="Multiplies the classifier's logits in the classification term.")
+@click.option("--complement-sharpness", default=1.0, help="Multiplies them in the complement's term.")
+@click.option("--warm-start-steps", default=0, help="Steps that first teach where tokens speak for the class.")
+@click.option("--warm-start-share", default=0.45, help="Share of tokens to mark then.")
+@click.option(
+    "--start-from", type=click.Path(path_type=Path), help="Explainer to begin with instead of random weights."
+)
+@click.option("--randomise", type=int, metavar="SEED", help="Shuffle the classifier's weights first: sanity check.")
 def explainer(
     data: Path,
     explanandum_dir: Path,
@@ -200,6 +210,8 @@ def explainer(
     null_share: float,
     validation_reads: int,
     resume: bool,
+    start_from: Path | None,
+    randomise: int | None,
     **options: Any,
 ) -> None:
     """Train an Explainer against a frozen Explanandum.
@@ -214,14 +226,33 @@ def explainer(
 
     model, ranks = load_explanandum(explanandum_dir)
     table = reader.read_table(data)
+    training = reader.load_reads(table, ranks, "train", null_share)
+    warn_of_blank(model, ranks, training)
+    if randomise is not None:
+        module.randomise(model, randomise)
     module.train_explainer(
         model,
-        reader.load_reads(table, ranks, "train", null_share),
+        training,
         reader.load_reads(table, ranks, "validation", null_share).sample(validation_reads),
         output,
         module.ExplainerTraining(**options),
         loop,
         resume=resume,
-        provenance={"null_share": null_share},
+        start_from=start_from,
+        provenance={"null_share": null_share, "randomised": randomise},
     )
     click.echo(f"{output}: explainer trained", err=True)
+
+
+def warn_of_blank(model: Any, ranks: Any, reads: Any) -> None:
+    """Say where the classifier makes up its mind about a wholly masked read (the paper, Methods)."""
+    import numpy as np
+    import torch
+
+    module, reader = train_module("evaluate"), train_module("data")
+    with torch.inference_mode():
+        batch = reader.evaluation_batch(reads, np.arange(min(16, len(reads))), 1500)
+        worst = module.blank_divergence(model, batch.input_ids).tolist()
+    for rank, divergence in zip(ranks, worst, strict=True):
+        if divergence > module.BLANK_LIMIT:
+            click.echo(module.blank_warning(rank.name, divergence), err=True)

@@ -1,0 +1,120 @@
+"""An evaluation as Markdown: Table 1 beside the paper's, the masks' figures, faithfulness, trade-off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Berman et al., Table 1: balanced accuracy in % of superkingdom, phylum, genus. Another classifier, other data.
+PAPER = {
+    "plain": (99.05, 97.39, 71.67),
+    "masks": (98.39, 95.51, 69.88),
+    "inverted_masks": (46.70, 28.21, 5.71),
+    "rounded_masks": (76.42, 52.6, 40.86),
+    "inverted_rounded_masks": (44.85, 26.20, 4.92),
+    "average_relevant_chunk": (69.98, 49.92, 36.32),
+    "average_not_relevant_chunk": (47.13, 31.68, 9.58),
+}
+PAPER_RANKS = ("superkingdom", "phylum", "genus")
+PAPER_MASK_MEAN, PAPER_ABOVE_HALF = 0.73, 0.6728
+
+BETTER_HIGH = ("comprehensiveness", "insertion_auc", "loss_under_complement")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def percent(value: float) -> str:
+    return "" if value != value else f"{100 * value:.1f} %"
+
+
+def table_1(evaluation: Mapping[str, Any]) -> str:
+    """Return Table 1, each rank beside the paper's column of the same name."""
+    ranks = list(evaluation["balanced_accuracy"])
+    in_paper = [rank for rank in ranks if rank in PAPER_RANKS]
+    head = ["balanced accuracy", *ranks, *(f"paper: {rank}" for rank in in_paper)]
+    rows = []
+    for row, published in PAPER.items():
+        own = [percent(evaluation["balanced_accuracy"][rank][row]) for rank in ranks]
+        theirs = [f"{published[PAPER_RANKS.index(rank)]:.1f} %" for rank in in_paper]
+        rows.append([row.replace("_", " "), *own, *theirs])
+    kept = [
+        [f"{row.replace('_', ' ')}, of plain", *(_share(evaluation, rank, row) for rank in ranks)]
+        + [f"{100 * PAPER[row][i] / PAPER['plain'][i]:.1f} %" for i in map(PAPER_RANKS.index, in_paper)]
+        for row in ("masks", "inverted_masks")
+    ]
+    return table(head, rows + kept)
+
+
+def _share(evaluation: Mapping[str, Any], rank: str, row: str) -> str:
+    values = evaluation["balanced_accuracy"][rank]
+    return percent(values[row] / values["plain"]) if values["plain"] else ""
+
+
+def faithfulness_table(measured: Mapping[str, Any]) -> str:
+    """Return the measures of each explanation, ranks side by side; the arrow says which way is better."""
+    explanations = [name for name in measured if name != "n_reads"]
+    first = measured[explanations[0]]
+    rows = []
+    for measure, by_rank in first.items():
+        arrow = "higher" if measure in BETTER_HIGH else "lower"
+        for name in explanations:
+            values = [f"{measured[name][measure][rank]:.3f}" for rank in by_rank]
+            rows.append([f"{measure.replace('_', ' ')} ({arrow})", name, *values])
+    return table(["measure (better)", "scores", *next(iter(first.values()))], rows)
+
+
+def tradeoff_table(points: Sequence[Mapping[str, Any]]) -> str:
+    """Return kept accuracy against mean mask as the mask logits are shifted."""
+    ranks = list(points[0]["masks"])
+    head = ["logit shift", "mean mask", *(f"{rank}, masks" for rank in ranks), *(f"{rank}, inverted" for rank in ranks)]
+    rows = [
+        [f"{p['logit_shift']:+.1f}", f"{p['mask_mean']:.3f}"]
+        + [percent(p[kind][rank]) for kind in ("masks", "inverted_masks") for rank in ranks]
+        for p in points
+    ]
+    return table(head, rows)
+
+
+def markdown(evaluation: Mapping[str, Any]) -> str:
+    """Return the whole evaluation as a Markdown page."""
+    e = evaluation
+    labelled = ", ".join(f"{n:,} with a {rank}" for rank, n in e["n_labelled"].items())
+    explained = "classes called on the plain read" if e["explained"] == "predicted" else "true labels"
+    parts = [
+        "# Evaluation",
+        f"{e['n_reads']:,} reads of the {e.get('split', 'given')} part ({labelled}), first {e['window_bp']:,} bp of "
+        f"each. Explained: the {explained}. The paper's columns are of another classifier on other data.",
+        "## Table 1",
+        table_1(e),
+        f"Reads without a relevant chunk: {e['reads_without']['average_relevant_chunk']:,}; without a not-relevant "
+        f"one: {e['reads_without']['average_not_relevant_chunk']:,}. They are left out of that row.",
+        "## Masks",
+        table(
+            ["", "here", "paper"],
+            [
+                ["mean mask", f"{e['mask_mean']:.3f}", f"{PAPER_MASK_MEAN}"],
+                ["share of tokens above 0.5", percent(e["mask_share_above_half"]), percent(PAPER_ABOVE_HALF)],
+                ["segments a read", f"{e['segments_per_read']:.2f}", "3.35"],
+                ["tokens a segment", f"{e['segment_mean_tokens']:.1f}", "51.4"],
+                ["sparseness (Gini)", f"{e['gini']:.3f}", ""],
+            ],
+        ),
+        "Blank read, 1 - entropy / log(classes), 0 is uniform: "
+        + ", ".join(f"{rank} {value:.3f}" for rank, value in e["blank"].items())
+        + ".",
+    ]
+    if "faithfulness" in e:
+        parts += ["## Faithfulness", f"{e['faithfulness']['n_reads']:,} reads."]
+        parts += [faithfulness_table(e["faithfulness"]), "## Trade-off", tradeoff_table(e["tradeoff"])]
+    if "sanity" in e:
+        s = e["sanity"]
+        parts += [
+            "## Sanity check",
+            f"Against {s['against']}: correlation of masks {s['mask_correlation']:.3f}, tokens that round alike "
+            f"{percent(s['rounded_agreement'])}, mean difference {s['mask_mean_abs_difference']:.3f}.",
+        ]
+    return "\n\n".join(parts) + "\n"
