@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_models import save_toy_checkpoints, seeded_ids, toy_explainer
 from wyr_batch.train.data import (
     LabelledReads,
     StepBatches,
@@ -20,9 +24,12 @@ from wyr_batch.train.data import (
     load_reads,
     sampling_weights,
 )
+from wyr_batch.train.explainer import TrainedExplainer, _masks
+from wyr_batch.train.loop import LoopConfig, train
 from wyr_batch.train.losses import (
     area_loss,
     bounds_loss,
+    call_loss,
     classification_loss,
     entropy_loss,
     mean_area,
@@ -30,9 +37,12 @@ from wyr_batch.train.losses import (
 )
 from wyr_batch.train.markers import labels_of, prepare_markers
 from wyr_batch.train.metrics import balanced_accuracy
+from wyr_batch.train.prepare import RANKS as RANK_NAMES
 from wyr_batch.train.prepare import split_of
 
 from wyr_batch.cli import main
+from wyr_batch.errors import ModelError
+from wyr_batch.models.checkpoints import read_ranks
 from wyr_batch.ranks import Rank
 
 SLICES = [slice(0, 2), slice(2, 5)]
@@ -184,6 +194,92 @@ def test_entropy_and_classification_terms() -> None:
     assert float(entropy_loss(decided, SLICES)) == pytest.approx(0, abs=1e-6)
     targets = torch.tensor([[1, -1]])
     assert float(classification_loss(uniform, targets, SLICES)) == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_call_term_minds_the_explained_class_only() -> None:
+    targets = torch.tensor([[1, -1]])
+    uniform = torch.zeros(1, 5)
+    assert float(call_loss(uniform, targets, SLICES)) == 0
+    for_it, for_another = torch.tensor([[0, 90.0, 0, 0, 0]]), torch.tensor([[90.0, 0, 0, 0, 0]])
+    assert float(call_loss(for_it, targets, SLICES)) == pytest.approx(1, abs=1e-6)
+    assert float(call_loss(for_another, targets, SLICES)) == 0
+
+
+@pytest.mark.parametrize("lambda_other", [0.0, 1.0])
+def test_masks_of_the_loss_equal_all_masks_at_once(lambda_other: float) -> None:
+    explainer, ids = toy_explainer(), seeded_ids()[:6]
+    valid = ids != 1
+    classes = torch.tensor([[0, 2, 5], [1, 3, 6], [0, 4, 9], [1, 2, 7], [0, 3, 8], [1, 4, 5]])
+    has_class = torch.ones(6, 3, dtype=torch.bool)
+    has_class[2, 1] = False
+    with torch.no_grad():
+        every = torch.sigmoid(explainer.logits(ids, valid))
+        features = TrainedExplainer(explainer)(ids, valid)
+        own, other = _masks(explainer.head, features, classes, has_class, valid, lambda_other)
+    for row in range(6):
+        explained = classes[row][has_class[row]].tolist()
+        torch.testing.assert_close(own[row][has_class[row]], every[row][:, explained].T)
+        rest = [c for c in range(10) if c not in explained]
+        expected = every[row][:, rest].amax(dim=1) if lambda_other else torch.zeros(ids.shape[1])
+        torch.testing.assert_close(other[row], expected)
+    assert not own[2, 1].any()
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers' own making
+def test_nan_loss_stops_with_its_batch(data: Path, tmp_path: Path) -> None:
+    reads = load_reads(pq.read_table(data), choose_ranks(pq.read_table(data), RANK_NAMES, 20), "train")
+    model = torch.nn.Linear(1, 1)
+
+    def losses(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        seen.append(batch["input_ids"])
+        value = model(torch.ones(1, 1)).sum()
+        return {"fine": value, "broken": value * (float("nan") if len(seen) == 3 else 1.0)}
+
+    seen: list[torch.Tensor] = []
+    loop = LoopConfig(steps=5, evaluate_every=5)
+    with pytest.raises(ModelError, match="step 2, loss term broken: got nan"):
+        train(model, StepBatches(reads, 5, batch_reads=4), losses, lambda m: {"loss": 0.0}, tmp_path, loop, False)
+    saved = torch.load(tmp_path / "bad-batch-2.pt", weights_only=True)
+    assert torch.equal(saved["input_ids"], seen[2])
+
+
+def test_training_killed_and_resumed_has_the_same_loss_curve(data: Path, tmp_path: Path) -> None:
+    explanandum, _ = save_toy_checkpoints(tmp_path, num_classes=10)
+    # The toy's classes are not the data's: give the data the toy's names.
+    ranks = read_ranks(explanandum)
+    table = pq.read_table(data)
+    for r, rank in enumerate(ranks):
+        labels = pa.array([rank.labels[i % len(rank.labels)] for i in range(len(table))])
+        table = table.set_column(3 + r, rank.name, labels)
+    renamed = tmp_path / "data.parquet"
+    pq.write_table(table, renamed)
+
+    def words(folder: str) -> list[str]:
+        fixed = "--steps 24 --evaluate-every 6 --learning-rate 1e-2 --threads 1 --validation-reads 10 --batch-reads 8"
+        given = ["--explanandum", str(explanandum), "-o", str(tmp_path / folder), "--warm-start-steps", "6"]
+        return ["train", "explainer", str(renamed), *given, *fixed.split(), "--window", "240", "--patience", "99"]
+
+    def curve(folder: str) -> dict[int, float]:
+        lines = (tmp_path / folder / "log.jsonl").read_text().splitlines()
+        return {e["step"]: e["eval_loss"] for e in map(json.loads, lines) if "eval_loss" in e}
+
+    run = [sys.executable, "-W", "ignore", "-c", "from wyr_batch.cli import entry; entry()"]
+    assert subprocess.run([*run, *words("whole")], capture_output=True).returncode == 0
+    process = subprocess.Popen([*run, *words("cut")], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 12") and "eval_loss" in line:
+            break
+    checkpoints = tmp_path / "cut" / "checkpoints"
+    while not (checkpoints / "checkpoint-12" / "trainer_state.json").exists() and process.poll() is None:
+        pass
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    assert subprocess.run([*run, *words("cut"), "--resume"], capture_output=True).returncode == 0
+    assert curve("cut") == pytest.approx(curve("whole"), rel=1e-3)
+    assert set(curve("cut")) == {6, 12, 18, 24}
 
 
 @pytest.mark.filterwarnings("ignore")  # of transformers' and accelerate's own making

@@ -89,7 +89,8 @@ class StepTrainer(Trainer):
             torch.save({name: value.cpu() for name, value in inputs.items()}, path)
             raise ModelError(
                 f"step {step}, loss term {broken[0]}: got {float(terms[broken[0]])}, expected a finite number. "
-                f"Its batch is in {path}. Lower --learning-rate, or leave --bf16 out; --resume goes on from the last checkpoint."
+                f"Its batch is in {path}. Lower --learning-rate or leave --bf16 out; --resume goes on from the last "
+                "checkpoint."
             )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
