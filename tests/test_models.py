@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from wyr_batch.errors import ModelError
-from wyr_batch.models.checkpoints import load_explanandum, read_ranks, save_explanandum
+from wyr_batch.models.checkpoints import load_encoder, load_explanandum, read_ranks, save_explanandum
 from wyr_batch.models.encoder import Encoder, EncoderConfig
 from wyr_batch.models.explainer import Explainer, ExplainerConfig, linear_scan
 from wyr_batch.models.explanandum import Explanandum
@@ -213,4 +213,52 @@ def test_label_pickle_builds_arrays_only(tmp_path: Path, capsys: pytest.CaptureF
     (folder / "data_processor.pkl").write_bytes(pickle.dumps({"encoders": Evil()}))
     with pytest.raises(ModelError, match="expected numpy arrays only"):
         read_ranks(tmp_path)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_label_pickles_of_older_runs_load(tmp_path: Path) -> None:
+    """The list form [encoders, ranks, ...], and encoders as a list in the order of the ranks."""
+    folder = tmp_path / "data_processor"
+    folder.mkdir()
+    (folder / "metadata.json").write_text('{"sequence_column": "sequence", "labels": ["kingdom", "genus"]}')
+    encoders = {rank.name: np.array(rank.labels, dtype=object) for rank in RANKS}
+    for first in (encoders, [encoders["genus"], encoders["kingdom"]]):
+        content = [first, ["genus", "kingdom"], [3, 2], ["sequence"], []]
+        (folder / "data_processor.pkl").write_bytes(pickle.dumps(content, protocol=4))
+        assert read_ranks(tmp_path) == RANKS
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "sharded", "bin", "without prefix"])
+def test_bare_encoder_loads_strictly(layout: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    torch.manual_seed(2)
+    encoder = Encoder(TINY)
+    (tmp_path / "config.json").write_text(TINY.to_json())
+    prefix = "" if layout == "without prefix" else "esm."
+    tensors = {f"{prefix}{key}": value for key, value in encoder.state_dict().items()}
+    if prefix:
+        tensors["lm_head.bias"] = torch.zeros(3)
+    tensors |= {f"{prefix}embeddings.position_embeddings.weight": torch.ones(2)}
+    if layout == "bin":
+        torch.save(tensors, tmp_path / "pytorch_model.bin")
+    elif layout == "sharded":
+        for i, key in enumerate(tensors):
+            save_file({key: tensors[key]}, tmp_path / f"part{i}.safetensors")
+        weight_map = {key: f"part{i}.safetensors" for i, key in enumerate(tensors)}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    else:
+        save_file(tensors, tmp_path / "model.safetensors")
+    loaded = load_encoder(str(tmp_path))
+    for key, value in encoder.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[key], value, rtol=0, atol=0)
+
+
+def test_bare_encoder_never_unpickles_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text(TINY.to_json())
+    with pytest.raises(ModelError, match="expected one of them beside"):
+        load_encoder(str(tmp_path))
+    torch.save({"esm.x": Evil()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="expected tensors and nothing else"):
+        load_encoder(str(tmp_path))
     assert "executed" not in capsys.readouterr().out

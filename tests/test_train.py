@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from toy_models import save_toy_checkpoints, seeded_ids, toy_explainer
 from wyr_batch.train.data import (
     LabelledReads,
@@ -42,7 +43,8 @@ from wyr_batch.train.prepare import split_of
 
 from wyr_batch.cli import main
 from wyr_batch.errors import ModelError
-from wyr_batch.models.checkpoints import read_ranks
+from wyr_batch.models.checkpoints import load_explanandum, read_ranks
+from wyr_batch.models.encoder import Encoder, EncoderConfig
 from wyr_batch.ranks import Rank
 
 SLICES = [slice(0, 2), slice(2, 5)]
@@ -280,6 +282,26 @@ def test_training_killed_and_resumed_has_the_same_loss_curve(data: Path, tmp_pat
     assert subprocess.run([*run, *words("cut"), "--resume"], capture_output=True).returncode == 0
     assert curve("cut") == pytest.approx(curve("whole"), rel=1e-3)
     assert set(curve("cut")) == {6, 12, 18, 24}
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers' own making
+@pytest.mark.parametrize("balance", ["sampling", "weights", "none"])
+def test_fine_tuning_starts_from_the_encoder_given(balance: str, data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    sizes = EncoderConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    encoder = Encoder(sizes)
+    bare, output = tmp_path / "bare", tmp_path / "explanandum"
+    bare.mkdir()
+    (bare / "config.json").write_text(sizes.to_json())
+    save_file({f"esm.{k}": v for k, v in encoder.state_dict().items()}, bare / "model.safetensors")
+    fixed = "--steps 2 --evaluate-every 2 --batch-reads 4 --gradient-accumulation 2 --threads 1 --learning-rate 1e-6"
+    words = ["train", "explanandum", str(data), "-o", str(output), "--start-from", str(bare), "--balance", balance]
+    assert main([*words, *fixed.split(), "--min-sequences", "20", "--validation-reads", "10"]) == 0
+    trained, _ = load_explanandum(output)
+    assert trained.config == sizes
+    for key, value in encoder.state_dict().items():
+        torch.testing.assert_close(trained.encoder.state_dict()[key], value, rtol=0, atol=1e-4)
+    assert json.loads((output / "wyr.json").read_text())["training"]["start_from"] == str(bare)
 
 
 @pytest.mark.filterwarnings("ignore")  # of transformers' and accelerate's own making

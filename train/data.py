@@ -205,10 +205,12 @@ class StepBatches(Dataset[LabelledBatch]):
         short_bp: int = 100,
         full_share: float = 0.5,
         null_leaf_weight: float = 8.0,
+        balanced: bool = True,
         seed: int = 0,
     ) -> None:
         """
         Args:
+            balanced: draw every finest class alike; else every sequence.
             batch_reads: rows a batch.
             window_bp: longest piece of a read, bases.
             full_share: share of the reads cut at window_bp; the rest at a length drawn log-uniformly from short_bp
@@ -217,6 +219,8 @@ class StepBatches(Dataset[LabelledBatch]):
         self.reads, self.n_steps, self.seed, self.batch_reads = reads, n_steps, seed, batch_reads
         self.window_bp, self.short_bp, self.full_share = window_bp, short_bp, full_share
         self.weights = sampling_weights(reads.labels, null_leaf_weight)
+        if not balanced:
+            self.weights = np.full(len(reads), 1 / len(reads))
         self._cumulative = np.cumsum(self.weights)
 
     def __len__(self) -> int:

@@ -30,7 +30,7 @@ from wyr_batch.models.explanandum import Explanandum
 from . import losses as terms
 from .data import LabelledReads, StepBatches, evaluation_batch, evaluation_batches
 from .explained import check_pair, explain, first_classes
-from .loop import LoopConfig, train
+from .loop import LoopConfig, is_first_process, train
 from .warmstart import WarmStartLoss
 
 TARGETS = ("predicted", "labels")
@@ -216,10 +216,10 @@ def train_explainer(
     trained = TrainedExplainer(explainer)
     loss = ExplainerLoss(explanandum, config, loop.bf16)
 
-    def batches(steps: int, seed: int) -> StepBatches:
+    def batches(stage: LoopConfig, seed: int) -> StepBatches:
         return StepBatches(
             training,
-            steps,
+            stage.n_batches,
             batch_reads=config.batch_reads,
             window_bp=config.window_bp,
             full_share=config.full_share,
@@ -236,7 +236,7 @@ def train_explainer(
         warm = WarmStartLoss(loss.explanandum, config.warm_start_share, loop.bf16)
         record["warm_start"] = train(
             trained,
-            batches(first.steps, loop.seed + 2),
+            batches(first, loop.seed + 2),
             warm,
             lambda model: warm.evaluate(model, validation, config.window_bp),
             folder / "warm-start",
@@ -244,6 +244,8 @@ def train_explainer(
             resume,
             autocast=False,
         )
-    done = train(trained, batches(loop.steps, loop.seed + 1), loss, evaluate, folder, loop, resume, autocast=False)
-    save_explainer(explainer.eval(), folder, {"training": {**(provenance or {}), **asdict(config), **record, **done}})
+    done = train(trained, batches(loop, loop.seed + 1), loss, evaluate, folder, loop, resume, autocast=False)
+    if is_first_process():
+        about = {"training": {**(provenance or {}), **asdict(config), **record, **done}}
+        save_explainer(explainer.eval(), folder, about)
     return explainer

@@ -1,11 +1,12 @@
-"""Train an Explanandum from scratch: summed cross-entropies over the ranks, null labels ignored.
+"""Train an Explanandum, from scratch or from an encoder: summed cross-entropies over the ranks, null labels ignored.
 
-Classes are far from balanced, so every finest class is drawn alike and the remaining imbalance is taken out of
-the logits during training ("logit adjustment", Menon et al., ICLR 2021): the trained classifier is unbiased.
+Classes are far from balanced. `balance="sampling"`: every finest class is drawn alike and the remaining imbalance is
+taken out of the logits during training ("logit adjustment", Menon et al., ICLR 2021), so the trained classifier is
+unbiased. "weights": sequences are drawn as they come and each class weighs in the loss as it is rare. "none": neither.
 
-The residual branches start at zero, so training starts as a mean of layer-normed 6-mer embeddings and grows from
-there. A helper head that is thrown away afterwards predicts strand and codon phase of the piece (sequences are
-coding strands): knowing the frame makes codon usage visible.
+From scratch the residual branches start at zero, so training starts as a mean of layer-normed 6-mer embeddings and
+grows from there. A helper head that is thrown away afterwards predicts strand and codon phase of the piece (sequences
+are coding strands): knowing the frame makes codon usage visible.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wyr_batch.models.checkpoints import save_explanandum
+from wyr_batch.models.checkpoints import load_encoder, save_explanandum
 from wyr_batch.models.encoder import EncoderConfig
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.ranks import Rank
 
 from .data import LabelledReads, StepBatches, class_priors, evaluation_batch, evaluation_batches
-from .loop import LoopConfig, train
+from .loop import LoopConfig, is_first_process, train
 from .metrics import balanced_accuracy
 
 N_FRAMES = 6
+BALANCES = ("sampling", "weights", "none")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class ExplanandumConfig:
     num_attention_heads: int = 4
     intermediate_size: int = 256
     pooling: str = "mean"
+    balance: str = "sampling"
     window_bp: int = 1500
     batch_reads: int = 128
     full_share: float = 0.5
@@ -88,17 +91,21 @@ def initialise(model: Explanandum) -> None:
                 nn.init.zeros_(dense.bias)
 
 
-def summed_cross_entropy(logits: Tensor, labels: Tensor, slices: Sequence[slice]) -> Tensor:
+def summed_cross_entropy(
+    logits: Tensor, labels: Tensor, slices: Sequence[slice], weights: Tensor | None = None
+) -> Tensor:
     """Return the sum over ranks of the mean cross-entropy of the rows with a label of that rank.
 
     Args:
         logits: float [B, C]; labels: int64 [B, R], -1 where null.
+        weights: float [C], what each class weighs; None is all alike.
     """
     total = logits.new_zeros(())
     for r, classes in enumerate(slices):
         known = labels[:, r] >= 0
         if known.any():
-            total = total + F.cross_entropy(logits[known, classes].float(), labels[known, r])
+            weight = None if weights is None else weights[classes].to(logits.device)
+            total = total + F.cross_entropy(logits[known, classes].float(), labels[known, r], weight)
     return total
 
 
@@ -124,30 +131,45 @@ def train_explanandum(
     loop: LoopConfig,
     *,
     resume: bool = False,
+    start_from: str | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Explanandum:
     """Train a classifier and write it to `folder` in the published layout.
 
+    Args:
+        start_from: an NT v2 encoder to fine-tune, see `load_encoder`; None starts from random weights.
     Returns: the model with the best validation loss, in evaluation mode.
     """
     torch.manual_seed(loop.seed)
-    explanandum = Explanandum(config.encoder(), [len(rank.labels) for rank in ranks], config.pooling)
-    initialise(explanandum)
+    encoder = load_encoder(start_from) if start_from else None
+    sizes = encoder.config if encoder else config.encoder()
+    explanandum = Explanandum(sizes, [len(rank.labels) for rank in ranks], config.pooling)
+    if encoder:
+        explanandum.encoder.load_state_dict(encoder.state_dict())
+    else:
+        initialise(explanandum)
     batches = StepBatches(
         training,
-        loop.steps,
+        loop.n_batches,
+        balanced=config.balance == "sampling",
         batch_reads=config.batch_reads,
         window_bp=config.window_bp,
         full_share=config.full_share,
         null_leaf_weight=config.null_leaf_weight,
         seed=loop.seed,
     )
-    log_priors = class_priors(training.labels, batches.weights, explanandum.n_classes).clamp(min=1e-6).log()
+    priors = class_priors(training.labels, batches.weights, explanandum.n_classes).clamp(min=1e-6)
+    log_priors = priors.log() if config.balance == "sampling" else torch.zeros_like(priors)
+    class_weights = None
+    if config.balance == "weights":
+        sizes_of_ranks = torch.tensor(explanandum.n_classes)
+        class_weights = 1 / (priors * sizes_of_ranks.repeat_interleave(sizes_of_ranks))
 
     def losses(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         logits, frame_logits = model(batch["input_ids"])
         adjusted = logits.float() + log_priors.to(logits.device)
-        terms = {"classification": summed_cross_entropy(adjusted, batch["labels"], explanandum.slices)}
+        labels, slices = batch["labels"], explanandum.slices
+        terms = {"classification": summed_cross_entropy(adjusted, labels, slices, class_weights)}
         if config.frame_loss and (batch["frames"] >= 0).any():
             frame = F.cross_entropy(frame_logits.float(), batch["frames"], ignore_index=-1)
             terms["frame"] = config.frame_loss * frame
@@ -164,6 +186,7 @@ def train_explanandum(
 
     trained = TrainedExplanandum(explanandum, config.dropout, config.compile)
     done = train(trained, batches, losses, evaluate, folder, loop, resume)
-    record = {"training": {**(provenance or {}), **asdict(config), **done}}
-    save_explanandum(explanandum.eval(), ranks, folder, record)
+    record = {"training": {**(provenance or {}), "start_from": start_from, **asdict(config), **done}}
+    if is_first_process():
+        save_explanandum(explanandum.eval(), ranks, folder, record)
     return explanandum

@@ -1,5 +1,8 @@
 """The training loop: transformers' Trainer, fed with step-indexed batches and logging every loss term.
 
+Several GPUs: `torchrun --nproc-per-node 4 $(which wyr-batch) train explanandum ...`; each takes its share of the
+batches, and the first one writes.
+
 Trainer brings what any training needs (cosine schedule, early stopping, mixed precision, checkpoints, resume,
 several GPUs); this module only says what a batch, a loss and an evaluation are.
 """
@@ -7,6 +10,7 @@ several GPUs); this module only says what a batch, a loss and an evaluation are.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -41,6 +45,17 @@ class LoopConfig:
     log_every: int = 50
     bf16: bool = False
     seed: int = 0
+    gradient_accumulation: int = 1
+
+    @property
+    def n_batches(self) -> int:
+        """Batches that all processes need together."""
+        return self.steps * self.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """True in the process that writes the results; the only one unless started by torchrun or accelerate."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _as_dict(items: list[LabelledBatch]) -> dict[str, Tensor]:
@@ -54,6 +69,8 @@ class _Progress(TrainerCallback):
         self.path = path
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         entry = {"step": state.global_step, **(logs or {})}
         with self.path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
@@ -133,6 +150,7 @@ def train(
         output_dir=str(folder / "checkpoints"),
         max_steps=config.steps,
         per_device_train_batch_size=1,
+        gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=config.warmup_steps,

@@ -54,6 +54,7 @@ def loop_options(steps: int, learning_rate: float, batch_reads: int) -> Callable
                 click.option("--warmup-steps", default=0, help="Steps to reach it."),
                 click.option("--weight-decay", default=0.0, help="Of AdamW."),
                 click.option("--batch-reads", default=batch_reads, help="Reads a batch."),
+                click.option("--gradient-accumulation", default=1, help="Batches a step."),
                 click.option("--window", "window_bp", default=1500, metavar="BP", help="Longest piece of a read."),
                 click.option("--full-share", default=0.5, help="Share of reads not cut shorter than the window."),
                 click.option("--null-leaf-weight", default=8.0, help="How often reads without a finest label come."),
@@ -81,7 +82,8 @@ def _loop(options: dict[str, Any]) -> Any:
 
     torch.set_num_threads(options.pop("threads") or available_cpus())
     options.pop("debug")
-    names = ("steps", "evaluate_every", "learning_rate", "warmup_steps", "weight_decay", "patience", "bf16", "seed")
+    numbers = ("steps", "evaluate_every", "warmup_steps", "patience", "gradient_accumulation", "seed")
+    names = (*numbers, "learning_rate", "weight_decay", "bf16")
     return train_module("loop").LoopConfig(**{name: options.pop(name) for name in names})
 
 
@@ -154,15 +156,33 @@ def prepare(
 @click.option("--heads", "num_attention_heads", default=4)
 @click.option("--intermediate-size", default=256)
 @click.option("--pooling", type=click.Choice(["mean", "cls"]), default="mean")
+@click.option(
+    "--start-from", metavar="DIR|HUB_ID", help="NT v2 encoder to fine-tune; its sizes replace the ones above."
+)
+@click.option(
+    "--balance",
+    type=click.Choice(["sampling", "weights", "none"]),
+    default="sampling",
+    help="Against rare classes: draw all alike, weigh them in the loss, or nothing.",
+)
 @click.option("--frame-loss", default=0.5, help="Weight of the helper task: strand and codon phase. 0 for none.")
 @click.option("--dropout", default=0.1, help="Of pooled features.")
 def explanandum(
-    data: Path, output: Path, min_sequences: int, null_share: float, validation_reads: int, resume: bool, **options: Any
+    data: Path,
+    output: Path,
+    min_sequences: int,
+    null_share: float,
+    validation_reads: int,
+    resume: bool,
+    start_from: str | None,
+    **options: Any,
 ) -> None:
-    """Train a classifier of reads from scratch: an NT v2 encoder with one head per rank.
+    """Train a classifier of reads: an NT v2 encoder, from scratch or fine-tuned, with one head per rank.
 
     \b
     wyr-batch train explanandum markers.parquet -o explanandum --learning-rate 2e-3 --bf16
+    wyr-batch train explanandum reads.parquet -o explanandum --bf16 \\
+        --start-from InstaDeepAI/nucleotide-transformer-v2-50m-multi-species
     wyr-batch train explanandum markers.parquet -o explanandum --resume
     """
     module, reader = train_module("explanandum"), train_module("data")
@@ -177,6 +197,7 @@ def explanandum(
         module.ExplanandumConfig(**options),
         loop,
         resume=resume,
+        start_from=start_from,
         provenance={"min_sequences": min_sequences, "null_share": null_share},
     )
     click.echo(f"{output}: explanandum trained", err=True)

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wyr_batch.errors import ModelError
-from wyr_batch.models.encoder import EncoderConfig
+from wyr_batch.errors import MissingExtraError, ModelError
+from wyr_batch.models.encoder import Encoder, EncoderConfig
 from wyr_batch.models.explainer import Explainer, ExplainerConfig
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.ranks import Rank, ranks_from_json, ranks_to_json
@@ -116,6 +117,63 @@ def load_explanandum(folder: Path) -> tuple[Explanandum, list[Rank]]:
     return model.eval(), ranks
 
 
+def load_encoder(source: str) -> Encoder:
+    """Load a bare NT v2 encoder to start a training from; what is not the encoder's is left out.
+
+    Args:
+        source: directory with config.json and model.safetensors (one file or sharded with an index) or
+            pytorch_model.bin; a classifier checkpoint of this layout; or the id of a model on the Hugging Face Hub,
+            which is downloaded. Only tensors are read: no code of the model's is ever executed.
+    Raises: ModelError naming the file or tensor.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _from_hub(source)
+    if (folder / "model" / "model.safetensors").exists():
+        return load_explanandum(folder)[0].encoder
+    encoder = Encoder(EncoderConfig.from_json(folder / "config.json"))
+    path, tensors = _bare_tensors(folder)
+    prefix = "base_model." if any(key.startswith("esm.") for key in tensors) else "base_model.esm."
+    full = {f"{prefix}{key}": value.float() for key, value in tensors.items()}
+    kept = {k.removeprefix("base_model.esm."): v for k, v in full.items() if not k.startswith(UNUSED_KEYS)}
+    _load_strictly(encoder, kept, path)
+    return encoder
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        raise MissingExtraError(f"model {name}", "huggingface_hub", "train") from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=["config.json", "*.safetensors*", "pytorch_model.bin"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).strip().splitlines()[0][:200]
+        raise ModelError(f"{name}: got '{first}', expected a directory or a model on the Hugging Face Hub.") from None
+
+
+def _bare_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """Return the file that holds a bare model's tensors, or the index of several, and the tensors."""
+    whole, index, old = (
+        folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    )
+    if whole.exists():
+        return whole, _read_tensors(whole)
+    if index.exists():
+        names = sorted(set(_read_json(index)["weight_map"].values()))
+        return index, {k: v for name in names for k, v in _read_tensors(folder / Path(name).name).items()}
+    if not old.exists():
+        raise ModelError(f"{folder}: got neither {whole.name} nor {old.name}, expected one of them beside config.json.")
+    try:
+        tensors: dict[str, Tensor] = torch.load(old, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ModelError(
+            f"{old}: got '{str(error).strip().splitlines()[0]}', expected tensors and nothing else. Do not trust it."
+        ) from None
+    return old, tensors
+
+
 def load_explainer(folder: Path) -> Explainer:
     """Load an Explainer checkpoint in float32 and evaluation mode. Raises: ModelError."""
     explainer = Explainer(ExplainerConfig.from_json(folder / "config.json"))
@@ -127,7 +185,7 @@ def load_explainer(folder: Path) -> Explainer:
     return explainer.eval()
 
 
-def _load_strictly(model: Explanandum | Explainer, tensors: dict[str, Tensor], path: Path) -> None:
+def _load_strictly(model: Explanandum | Explainer | Encoder, tensors: dict[str, Tensor], path: Path) -> None:
     expected = model.state_dict()
     for key in sorted(set(expected) | set(tensors)):
         if key not in tensors:

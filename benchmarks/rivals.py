@@ -1,0 +1,245 @@
+"""The Explainer against other explanations: same reads, same classifier, same machine.
+
+    pip install captum scikit-learn
+    python benchmarks/rivals.py markers.parquet -o benchmarks/results/rivals.json
+
+Every method scores the tokens of each read for the class called at each rank, one rank at a time where it has to.
+A token is hidden as everywhere in this project: its embedding and its pooled state times 0.
+
+- explainer: masks per rank, all ranks and a batch of reads at once, the plain pass that finds the calls included;
+- mask: the same, the maximum over ranks (column `mask` of `wyr-batch run`) for every rank;
+- evidence: what each token's own final hidden state adds to the class's logit against its rivals, one plain pass;
+- lime, kernel_shap: captum, their default sample counts (50 and 25), all samples of a read in one batch;
+- lime_5000: the default count of the original LIME package, on `--slow-reads` reads only;
+- ablation: captum's FeatureAblation, one token at a time; integrated_gradients: captum, 50 steps from all hidden;
+- rollout: attention rollout (Abnar and Zuidema, ACL 2020), the same for every rank;
+- random: random scores.
+
+`seconds_per_read` is for all ranks. Measures: see `wyr_batch.train.faithfulness`, each rank with that rank's scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import FeatureAblation, IntegratedGradients, KernelShap, Lime
+from common import environment
+from torch import Tensor
+from wyr_batch.train.data import LabelledReads, evaluation_batch, evaluation_batches, load_reads, read_table
+from wyr_batch.train.explained import Explained, explain
+from wyr_batch.train.faithfulness import SHARES, measures, probability_curves
+from wyr_batch.train.warmstart import evidence
+
+from wyr_batch.models.checkpoints import load_explainer, load_explanandum
+from wyr_batch.models.encoder import rotary_angles, rotate
+from wyr_batch.models.explainer import Explainer
+from wyr_batch.models.explanandum import Explanandum
+
+STARTER = Path(__file__).parent.parent / "wyr_batch" / "starter" / "checkpoint"
+WINDOW_BP = 1500
+Method = Callable[[Explained, int, int], Tensor]
+
+
+class Rivals:
+    """Explanations of one read (row i of a batch) and rank, as scores float [T]; `<cls>` gets 0."""
+
+    def __init__(self, model: Explanandum) -> None:
+        self.model = model
+
+    def _probability(self, found: Explained, i: int, rank: int) -> Callable[[Tensor], Tensor]:
+        """Return mask of the read's tokens float [N, T - 1] -> probability of the explained class [N]."""
+        model, classes = self.model, self.model.slices[rank]
+        n = int(found.valid[i].sum())
+        embedded, valid = found.embedded[i : i + 1, :n], found.valid[i : i + 1, :n]
+        target = int(found.targets[i, rank])
+
+        def probability(tokens: Tensor) -> Tensor:
+            mask = torch.cat((torch.ones(len(tokens), 1), tokens.float()), dim=1)
+            logits = model.classify(embedded.expand(len(tokens), -1, -1), valid.expand(len(tokens), -1), mask)
+            return torch.softmax(logits[:, classes], dim=-1)[:, target]
+
+        return probability
+
+    def _with(self, attribute: Callable[[Any, Tensor, Tensor], Tensor], kind: Any) -> Method:
+        def method(found: Explained, i: int, rank: int) -> Tensor:
+            ones = torch.ones(1, int(found.valid[i].sum()) - 1)
+            out = torch.zeros(found.valid.shape[1])
+            explanation = attribute(kind(self._probability(found, i, rank)), ones, torch.zeros_like(ones))
+            out[1 : ones.shape[1] + 1] = explanation[0].detach().float()
+            return out
+
+        return method
+
+    def lime(self, n_samples: int) -> Method:
+        def attribute(kind: Any, ones: Tensor, zeros: Tensor) -> Tensor:
+            return kind.attribute(ones, zeros, n_samples=n_samples, perturbations_per_eval=min(n_samples, 64))
+
+        return self._with(attribute, Lime)
+
+    def kernel_shap(self) -> Method:
+        return self._with(lambda k, ones, zeros: k.attribute(ones, zeros, perturbations_per_eval=25), KernelShap)
+
+    def ablation(self) -> Method:
+        return self._with(lambda k, ones, zeros: k.attribute(ones, zeros, perturbations_per_eval=64), FeatureAblation)
+
+    def integrated_gradients(self) -> Method:
+        return self._with(lambda k, ones, zeros: k.attribute(ones, zeros, n_steps=50), IntegratedGradients)
+
+    def rollout(self, found: Explained, i: int, rank: int) -> Tensor:
+        """Attention averaged over heads, half identity for the residual, multiplied through the layers."""
+        encoder = self.model.encoder
+        n = int(found.valid[i].sum())
+        seen: list[Tensor] = []
+
+        def keep(module: Any, inputs: tuple[Any, ...], _: Any) -> None:
+            x = inputs[0]
+            shape = (1, n, module.n_heads, module.head_size)
+            angles = rotary_angles(n, module.rotary_embeddings.inv_freq)
+            query = rotate((module.query(x) * module.head_size**-0.5).view(shape).transpose(1, 2), *angles)
+            key = rotate(module.key(x).view(shape).transpose(1, 2), *angles)
+            seen.append(torch.softmax(query @ key.transpose(2, 3), dim=-1)[0].mean(dim=0))
+
+        hooks = [layer.attention.self.register_forward_hook(keep) for layer in encoder.encoder.layer]
+        encoder.encode(found.embedded[i : i + 1, :n], found.valid[i : i + 1, :n])
+        for hook in hooks:
+            hook.remove()
+        product = torch.eye(n)
+        for attention in seen:
+            product = (0.5 * attention + 0.5 * torch.eye(n)) @ product
+        out = torch.zeros(found.valid.shape[1])
+        out[:n] = product.mean(dim=0)
+        out[0] = 0.0
+        return out
+
+
+def one_by_one(method: Method, found: Explained) -> Tensor:
+    """Return scores [B, R, T] of a method that takes one read and rank at a time."""
+    n_ranks = found.targets.shape[1]
+    rows = [torch.stack([method(found, i, r) for r in range(n_ranks)]) for i in range(len(found.valid))]
+    return torch.stack(rows)
+
+
+def score_all(
+    model: Explanandum, explainer: Explainer, reads: LabelledReads, slow_reads: int, seed: int
+) -> tuple[dict[str, list[Tensor]], dict[str, float], dict[str, int], list[Explained]]:
+    """Return scores by method and batch, seconds and reads by method, and the batches explained."""
+    rivals, generator = Rivals(model), torch.Generator().manual_seed(seed)
+    alone: dict[str, Method] = {
+        "lime": rivals.lime(50),
+        "lime_5000": rivals.lime(5000),
+        "kernel_shap": rivals.kernel_shap(),
+        "ablation": rivals.ablation(),
+        "integrated_gradients": rivals.integrated_gradients(),
+        "rollout": rivals.rollout,
+    }
+    scores: dict[str, list[Tensor]] = {}
+    seconds: dict[str, float] = {}
+    n_done: dict[str, int] = {}
+    batches = []
+
+    def take(name: str, n_reads: int, function: Callable[[], Tensor]) -> Tensor:
+        start = time.perf_counter()
+        value = function()
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+        n_done[name] = n_done.get(name, 0) + n_reads
+        scores.setdefault(name, []).append(value)
+        return value
+
+    for rows in evaluation_batches(reads, WINDOW_BP):
+        batch = evaluation_batch(reads, rows, WINDOW_BP)
+        with torch.inference_mode():
+            found = explain(model, explainer, batch)
+            n = len(rows)
+            take("explainer", n, lambda b=batch: explain(model, explainer, b).rank_masks())
+            take("mask", n, lambda b=batch: explain(model, explainer, b).mask().unsqueeze(1).expand(-1, 3, -1))
+            take("evidence", n, lambda f=found: plain_evidence(model, f))
+            take("random", n, lambda f=found: torch.rand(f.logits.shape, generator=generator))
+        found = Explained(*(value.clone() for value in vars(found).values()))  # captum wants ordinary tensors
+        for name, method in alone.items():
+            few = name == "lime_5000"
+            some = slow_reads - n_done.get(name, 0) if few else n
+            if some > 0:
+                part = Explained(*(value[:some] for value in vars(found).values()))
+                context = torch.enable_grad() if name == "integrated_gradients" else torch.no_grad()
+                with context:
+                    take(name, len(part.valid), lambda m=method, p=part: one_by_one(m, p))
+        batches.append(found)
+        print(f"{sum(len(b.valid) for b in batches)} of {len(reads)} reads", flush=True)
+    return scores, seconds, n_done, batches
+
+
+def plain_evidence(model: Explanandum, found: Explained) -> Tensor:
+    hidden = model.encoder.encode(found.embedded, found.valid)
+    pooled = model.pool(hidden, found.valid, None)
+    logits = torch.cat([head(pooled) for head in model.classifiers], dim=-1)
+    return evidence(model, hidden, logits, found.targets)
+
+
+@torch.inference_mode()
+def measured(model: Explanandum, batches: list[Explained], scores: list[Tensor]) -> dict[str, list[float]]:
+    """Return each measure by rank, over the reads that have scores."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for found, given in zip(batches, scores, strict=False):
+        n = len(given)
+        by_rank = []
+        for r in range(given.shape[1]):
+            curves = probability_curves(model, found.embedded[:n], found.valid[:n], found.targets[:n], given[:, r])
+            by_rank.append(measures(*(curve[:, :, r].double().numpy() for curve in curves)))
+        for name in by_rank[0]:
+            parts.setdefault(name, []).append(np.stack([m[name] for m in by_rank], axis=1))
+    return {name: np.concatenate(values).mean(axis=0).round(4).tolist() for name, values in parts.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="what wyr-batch train prepare wrote")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--explanandum", type=Path, default=STARTER / "explanandum")
+    parser.add_argument("--explainer", type=Path, default=STARTER / "explainer")
+    parser.add_argument("--reads", type=int, default=200)
+    parser.add_argument("--slow-reads", type=int, default=4)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")  # of captum and scikit-learn: they warn for every read
+    torch.manual_seed(arguments.seed)
+    model, ranks = load_explanandum(arguments.explanandum)
+    model.requires_grad_(False)
+    explainer = load_explainer(arguments.explainer)
+    reads = load_reads(read_table(arguments.data), ranks, arguments.split).sample(arguments.reads, arguments.seed)
+    explain(model, explainer, evaluation_batch(reads, np.arange(8), WINDOW_BP))  # warm up
+    scores, seconds, n_done, batches = score_all(model, explainer, reads, arguments.slow_reads, arguments.seed)
+    methods = {}
+    for name, given in scores.items():
+        per_read = seconds[name] / n_done[name]
+        methods[name] = {
+            "reads": n_done[name],
+            "seconds_per_read": round(per_read, 6),
+            "seconds_per_read_and_rank": round(per_read / len(ranks), 6),
+            "times_the_explainer": round(per_read / (seconds["explainer"] / n_done["explainer"]), 1),
+            **measured(model, batches, given),
+        }
+        print(name, json.dumps(methods[name]), flush=True)
+    result = {
+        **environment(),
+        "threads": torch.get_num_threads(),
+        "split": arguments.split,
+        "ranks": [rank.name for rank in ranks],
+        "tokens": int(sum(int(b.valid.sum()) for b in batches)),
+        "shares": SHARES,
+        "methods": methods,
+    }
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
