@@ -1,10 +1,11 @@
 """Bundles from checkpoints: `export_bundle`.
 
-    checkpoints -> checkpoint/ -> graph in torch -> model.onnx -> parity with torch -> parity.json, bundle.json
-                                                                                    -> renamed into place
+    checkpoints -> checkpoint/ -> graph in torch -> model.onnx, model.fp16.onnx -> proof -> parity.json, bundle.json
+                                                                                       -> renamed into place
 
-Everything is written into a directory beside the output, which gets the output's name only when parity has passed;
-a failure of any kind leaves nothing behind.
+Everything is written into a directory beside the output, which gets the output's name only when float32 parity has
+passed; a failure of any kind leaves nothing behind. A file of another precision that fails stays out, as does a runtime
+that fails, and the failure is said.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from wyr_batch.models.checkpoints import load_explainer, load_explanandum, save_
 from wyr_batch.models.fused import Fused
 
 from .graph import graph_module
-from .onnx import onnx_from_torch, runner_from_onnx
-from .parity import ParityRecord, compare
+from .onnx import onnx_from_torch
+from .parity import ParityRecord
+from .proof import FILES, prove
 
-MODEL_FILE = "model.onnx"
 REFERENCE = "float32 torch from checkpoint/"
 
 
@@ -39,6 +40,7 @@ def export_bundle(
     name: str,
     window_bp: int,
     max_tokens: int,
+    dtypes: Sequence[str] = ("float32",),
     reads: Sequence[npt.ArrayLike] | None = None,
     metrics: Mapping[str, Any] | None = None,
     licence: str = "",
@@ -48,13 +50,14 @@ def export_bundle(
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
-    """Export two checkpoints as a bundle whose float32 graph is proven against torch.
+    """Export two checkpoints as a bundle whose every file and runtime is proven against float32 torch.
 
     Args:
         explanandum_dir, explainer_dir: as `wyr_batch.models.checkpoints` reads them; training provenance is taken
             from their wyr.json.
         output: directory to make; it appears only when everything is right.
         max_tokens: the longest row the graph must take, `<cls>` counted.
+        dtypes: precisions to prove, float32 among them.
         reads: token ids of real reads without `<cls>` to check parity on; None: random tokens.
         half_checkpoint: store checkpoint/ as float16. The graph and its reference are then made from the rounded
             weights, so that exporting the bundle's own checkpoint gives the same file.
@@ -86,19 +89,20 @@ def export_bundle(
         if half_checkpoint:
             explanandum, _ = load_explanandum(checkpoint / "explanandum")
             explainer = load_explainer(checkpoint / "explainer")
-        progress(f"exporting {MODEL_FILE}")
-        path = partial / MODEL_FILE
-        onnx_from_torch(graph_module(explanandum, explainer, max_tokens), path, compact=compact)
-        progress(f"comparing {MODEL_FILE} with torch")
-        runner = runner_from_onnx(path, threads)
-        record = compare(runner, Fused(explanandum, explainer).eval(), max_tokens, reads=reads)
-        if record.verdict != PARITY_PASSED:
-            raise ModelError(_parity_message(output / MODEL_FILE, record))
+        for dtype in dtypes:
+            if dtype in FILES:
+                progress(f"exporting {FILES[dtype]}")
+                module = graph_module(explanandum, explainer, max_tokens, dtype)
+                onnx_from_torch(module, partial / FILES[dtype], compact=compact)
+        reference = Fused(explanandum, explainer).eval()
+        records, speeds = prove(partial, reference, max_tokens, dtypes, reads, threads, progress)
+        _keep_out_failures(partial, output, records, dtypes, progress)
         progress("writing bundle.json")
         parity = {
             "schema_version": SCHEMA_VERSION,
             "reference": REFERENCE,
-            "files": {MODEL_FILE: record.to_json()},
+            **{place: {name: record.to_json() for name, record in found.items()} for place, found in records.items()},
+            "rows_per_s": speeds,
         }
         (partial / "parity.json").write_text(json.dumps(parity, indent=2, allow_nan=False) + "\n")
         text = bundle_json(
@@ -119,6 +123,34 @@ def export_bundle(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return load_bundle(output)
+
+
+def _keep_out_failures(
+    folder: Path,
+    output: Path,
+    records: dict[str, dict[str, ParityRecord]],
+    dtypes: Sequence[str],
+    progress: Callable[[str], None],
+) -> None:
+    """Remove files and records that failed; float32, or a precision with nothing left of it, is an error."""
+    failed = {
+        (place, name): record
+        for place, found in records.items()
+        for name, record in found.items()
+        if record.verdict != PARITY_PASSED
+    }
+    for (place, name), record in failed.items():
+        if name == FILES["float32"]:
+            raise ModelError(f"{_parity_message(output / name, record)} Nothing was written.")
+        progress(f"left out of the bundle: {_parity_message(output / name, record)}")
+        del records[place][name]
+        if place == "files":
+            for path in folder.glob(f"{name}*"):
+                path.unlink()
+    for dtype in dtypes:
+        left = [name for name in records["runtimes"] if name.endswith(f" {dtype}")]
+        if FILES.get(dtype) not in records["files"] and not left:
+            raise ModelError(f"{output}: got no {dtype} that agrees with float32 torch, expected one. See above.")
 
 
 def _refuse_existing(output: Path, overwrite: bool) -> None:
@@ -142,12 +174,12 @@ def _parity_message(path: Path, record: ParityRecord) -> str:
     differences = ", ".join(f"{name} {value:.3g}" for name, value in record.max_abs_diff.items())
     return (
         f"{path}: got {'; '.join(record.failures)}, expected what float32 torch gives. Largest differences on "
-        f"{record.n_reads} reads of {record.n_tokens} tokens: {differences}. Nothing was written."
+        f"{record.n_reads} reads of {record.n_tokens} tokens: {differences}."
     )
 
 
 def _files(folder: Path, checkpoint_dtype: str) -> list[BundleFile]:
-    """Return the entries of bundle.json: model.onnx (and its weights, if beside it), then every checkpoint file."""
+    """Return the entries of bundle.json: graphs (and their weights, if beside them), then every checkpoint file."""
     entries = []
     for path in sorted(folder.rglob("*")):
         where = path.relative_to(folder)
@@ -156,8 +188,10 @@ def _files(folder: Path, checkpoint_dtype: str) -> list[BundleFile]:
         if where.parts[0] == "checkpoint":
             entries.append(BundleFile(where.as_posix(), sha256_of(path), checkpoint_dtype, "checkpoint"))
         else:
-            kind = "onnx" if where.name == MODEL_FILE else "onnx-data"
-            entries.append(BundleFile(where.as_posix(), sha256_of(path), "float32", kind))
+            graph = where.name.removesuffix(".data")
+            dtype = next(dtype for dtype, name in FILES.items() if name == graph)
+            kind = "onnx" if where.name == graph else "onnx-data"
+            entries.append(BundleFile(where.as_posix(), sha256_of(path), dtype, kind))
     return sorted(entries, key=lambda entry: entry.kind == "checkpoint")
 
 

@@ -27,6 +27,7 @@ from wyr_batch.errors import ShapeError
 from wyr_batch.models.explainer import Explainer, reversal
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.models.fused import Fused
+from wyr_batch.models.precision import in_precision
 
 # Of the LSTM operator, not of the file: 14 is what every runtime registers, and it may not exceed the file's opset.
 LSTM_VERSION = 14
@@ -166,17 +167,18 @@ def scan(decay: Tensor, drive: Tensor, max_steps: int) -> Tensor:
     return drive
 
 
-def graph_module(explanandum: Explanandum, explainer: Explainer, max_tokens: int) -> Fused:
+def graph_module(explanandum: Explanandum, explainer: Explainer, max_tokens: int, dtype: str = "float32") -> Fused:
     """Return the fused function in portable operations, in evaluation mode.
 
     Both models are copied, so the ones given stay as they are. The result also runs in torch.
 
     Args:
         max_tokens: the longest row the graph must take, `<cls>` counted.
+        dtype: 'float32' or 'float16'; what stays float32 then is said in `wyr_batch.models.precision`.
     """
     portable = copy.deepcopy(explanandum)
     portable.encoder.explicit_attention = True
-    return Fused(portable, GraphExplainer(explainer, max_tokens)).eval()
+    return in_precision(Fused(portable, GraphExplainer(explainer, max_tokens)).eval(), dtype)
 
 
 def _turned(x: Tensor, turn: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         compact=True,
         progress=lines.append,
     )
-    assert [line.split()[0] for line in lines] == ["loading", "exporting", "comparing", "writing"]
+    assert list(dict.fromkeys(line.split()[0] for line in lines)) == ["loading", "exporting", "comparing", "writing"]
     assert sorted(path.name for path in folder.iterdir()) == ["explainer", "explanandum", "toy"]
     return made
 
@@ -430,6 +430,12 @@ def newer_version(folder: Path) -> None:
     (folder / "bundle.json").write_text(json.dumps(content))
 
 
+def newer_labels(folder: Path) -> None:
+    content = json.loads((folder / "bundle.json").read_text())
+    del content["ranks"]
+    (folder / "bundle.json").write_text(json.dumps(content))
+
+
 def failed_record(folder: Path) -> None:
     content = json.loads((folder / "parity.json").read_text())
     content["files"]["model.onnx"]["verdict"] = "failed"
@@ -444,6 +450,7 @@ def failed_record(folder: Path) -> None:
         (newer_version, "got schema_version 2, expected 1"),
         (lambda folder: (folder / "parity.json").unlink(), "got no passing record in parity.json"),
         (failed_record, "got no passing record in parity.json"),
+        (newer_labels, "while reading it, expected the fields of schema_version 1"),
         (lambda folder: (folder / "bundle.json").unlink(), "got no bundle.json, expected a bundle directory"),
     ],
 )

@@ -87,6 +87,34 @@ class Bundle:
             )
         return path
 
+    def proven(self, runtime: str, dtype: str) -> Path:
+        """Return what a runtime other than ONNX Runtime computes from, after checking hashes and proof.
+
+        OpenVINO takes the float32 graph, torch the checkpoint; each in every precision that parity.json proves.
+        Float32 torch is what all others are compared with and needs no proof.
+
+        Returns: the graph's path, or the folder of the checkpoint.
+        Raises: ModelError naming what is proven.
+        """
+        if runtime == "openvino":
+            path = self.verified("onnx", "float32")
+        else:
+            path = self.folder / "checkpoint"
+            for entry in self.files:
+                if entry.kind == "checkpoint":
+                    self.verified_entry(entry)
+        if (runtime, dtype) != ("torch", "float32") and not self.is_proven(runtime, dtype):
+            proven = [name for name, record in self.runtime_parity.items() if record.get("verdict") == PARITY_PASSED]
+            raise ModelError(
+                f"{self.folder}: got no passing record of {runtime} {dtype} in parity.json, expected one beside "
+                f"{', '.join(proven) or 'none'}. Install {runtime} and export the bundle again with --dtype {dtype}."
+            )
+        return path
+
+    def is_proven(self, runtime: str, dtype: str) -> bool:
+        """True if parity.json holds a passing record of that runtime and precision."""
+        return bool(self.runtime_parity.get(f"{runtime} {dtype}", {}).get("verdict") == PARITY_PASSED)
+
     def verified_entry(self, entry: BundleFile) -> Path:
         """Return the path of one listed file after checking its hash. Raises: ModelError."""
         path = self.folder / entry.path
@@ -101,11 +129,28 @@ class Bundle:
         return path
 
     @cached_property
-    def parity(self) -> Mapping[str, Any]:
-        """Parity records by file path; empty without parity.json."""
+    def _parity_json(self) -> Mapping[str, Any]:
         path = self.folder / "parity.json"
-        records: Mapping[str, Any] = _read_json(path)["files"] if path.exists() else {}
+        content: Mapping[str, Any] = _read_json(path) if path.exists() else {}
+        return content
+
+    @property
+    def parity(self) -> Mapping[str, Any]:
+        """Parity records by file path, each with ONNX Runtime; empty without parity.json."""
+        records: Mapping[str, Any] = self._parity_json.get("files", {})
         return records
+
+    @property
+    def runtime_parity(self) -> Mapping[str, Any]:
+        """Parity records by runtime and precision, as in 'openvino bfloat16'."""
+        records: Mapping[str, Any] = self._parity_json.get("runtimes", {})
+        return records
+
+    @property
+    def rows_per_s(self) -> Mapping[str, float]:
+        """What each runtime and precision did on one batch when the bundle was exported."""
+        speeds: Mapping[str, float] = self._parity_json.get("rows_per_s", {})
+        return speeds
 
 
 def sha256_of(path: Path) -> str:

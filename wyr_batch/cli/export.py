@@ -13,6 +13,7 @@ from wyr_batch.errors import MissingExtraError, UsageError
 from wyr_batch.log import logger, set_up
 
 N_VERIFY_READS = 256
+PARITY_READS = "reads.fastq.gz"  # in the starter: the first reads of examples/reads.fastq.gz
 
 
 @click.command("export")
@@ -23,9 +24,17 @@ N_VERIFY_READS = 256
 @click.option("--window", "window_bp", default=1500, metavar="BP", help="Longer reads are cut by `run`.")
 @click.option("--max-tokens", default=512, help="Longest row the graph takes, <cls> counted.")
 @click.option(
-    "--verify", type=click.Path(path_type=Path), metavar="READS", help="Compare on these, not on random reads."
+    "--verify", type=click.Path(path_type=Path), metavar="READS", help="Compare on these, not on the built-in reads."
 )
 @click.option("--metrics", type=click.Path(path_type=Path), metavar="JSON", help="What wyr-batch evaluate printed.")
+@click.option("--fp16", is_flag=True, help="A float16 graph as well; the same as --dtype float16.")
+@click.option(
+    "--dtype",
+    "dtypes",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    multiple=True,
+    help="Precisions to prove beside float32. bfloat16 needs no file: OpenVINO and torch compute in it.",
+)
 @click.option("--licence", default="", help="Of the weights.")
 @click.option("--half-checkpoint", is_flag=True, help="Round weights to float16 first: half the size, same function.")
 @click.option("-t", "--threads", type=int, help="For the comparison. [default: the CPUs this process may use]")
@@ -39,6 +48,8 @@ def command(
     name: str | None,
     verify: Path | None,
     metrics: Path | None,
+    fp16: bool,
+    dtypes: tuple[str, ...],
     half_checkpoint: bool,
     threads: int | None,
     quiet: bool,
@@ -51,7 +62,7 @@ def command(
 
     \b
     wyr-batch export --explanandum explanandum --explainer explainer -o my_bundle
-    wyr-batch export -o starter_bundle --verify reads.fastq.gz
+    wyr-batch export --fp16 -o starter_bundle --verify reads.fastq.gz
     """
     set_up(quiet, False, None)
     from wyr_batch.bundle import load_bundle
@@ -84,7 +95,8 @@ def command(
         explanandum_dir,
         explainer_dir,
         output,
-        reads=None if verify is None else token_arrays(verify),
+        reads=token_arrays(verify or load_bundle().folder / PARITY_READS),
+        dtypes=tuple(sorted({"float32", *dtypes} | ({"float16"} if fp16 else set()), reverse=True)),
         half_checkpoint=half_checkpoint,
         compact=half_checkpoint,
         threads=threads or available_cpus(),
@@ -92,8 +104,19 @@ def command(
         **described,
         **options,
     )
-    record = bundle.parity["model.onnx"]
-    logger.info("%s: %s, parity %s", output, bundle.summary(), record["verdict"])
+    logger.info("%s: %s", output, bundle.summary())
+    for proven, record in (*bundle.parity.items(), *bundle.runtime_parity.items()):
+        logger.info("  %s", parity_line(proven, record))
+
+
+def parity_line(name: str, record: Any) -> str:
+    """Return a parity record in one line."""
+    labels = min(*record["label_agreement"], *record["masked_label_agreement"])
+    mask = record["max_abs_diff"]["mask"]
+    return (
+        f"{name}: {record['verdict']}, labels {labels:.2%}, mask max {mask if mask is not None else float('nan'):.2g} "
+        f"mean {record['mask_mean_abs_diff']:.2g} off float32 torch on {record['n_reads']} reads"
+    )
 
 
 def read_metrics(path: Path) -> Any:
@@ -101,7 +124,8 @@ def read_metrics(path: Path) -> Any:
     import json
 
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        return {name: value for name, value in content.items() if name not in ("figure_data", "tradeoff")}
     except (OSError, ValueError) as error:
         raise UsageError(f"--metrics {path}: got '{error}', expected what wyr-batch evaluate printed.") from None
 

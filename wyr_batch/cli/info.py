@@ -46,6 +46,12 @@ def bundle_info(folder: Path | None) -> dict[str, Any]:
             | ({"parity": bundle.parity.get(f.path, {}).get("verdict", "unproven")} if f.kind == "onnx" else {})
             for f in bundle.files
         ],
+        "parity": {
+            name: {key: record[key] for key in ("verdict", "label_agreement", "masked_label_agreement")}
+            | {"mask_max": record["max_abs_diff"]["mask"], "mask_mean": record["mask_mean_abs_diff"]}
+            for name, record in (*bundle.parity.items(), *bundle.runtime_parity.items())
+        },
+        "rows_per_s_at_export": bundle.rows_per_s,
         "metrics": bundle.metrics,
         "training": bundle.training,
         "licence": bundle.licence,

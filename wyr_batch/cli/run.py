@@ -17,7 +17,9 @@ from wyr_batch.config import DEFAULT_BATCH_TOKENS, MASK_DTYPES, RunConfig
     "-m", "--model", type=click.Path(path_type=Path), help="Bundle directory. [default: the built-in starter]"
 )
 @click.option("-x", "--device", default="auto", help="auto or cpu. What is not there is an error.")
-@click.option("--runtime", type=click.Choice(["auto", "onnx", "torch"]), default="auto", help="What runs the graph.")
+@click.option(
+    "--runtime", type=click.Choice(["auto", "onnx", "openvino", "torch"]), default="auto", help="What runs the graph."
+)
 @click.option("--dtype", default="auto", help="Precision, one that the bundle holds.")
 @click.option("-t", "--threads", type=int, help="Threads for inference. [default: the CPUs this process may use]")
 @click.option(

@@ -1,4 +1,4 @@
-"""Torch eager on the CPU: the float32 reference, slower than the exported graph."""
+"""Torch eager on the CPU: the float32 reference, slower than the exported graph; half precisions for comparison."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ class TorchEngine(Engine):
 
     runtime = "torch"
     device = "cpu"
-    dtype = "float32"
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, bundle: Bundle, dtype: str, threads: int) -> None:
         super().__init__(bundle)
+        self.dtype = dtype
         try:
             import torch
 
             from wyr_batch.models.checkpoints import load_explainer, load_explanandum
             from wyr_batch.models.fused import Fused
+            from wyr_batch.models.precision import in_precision
         except ImportError as error:
             raise MissingExtraError("--runtime torch", error.name or "torch", "export") from None
-        for entry in bundle.files:
-            if entry.kind == "checkpoint":
-                bundle.verified_entry(entry)
+        checkpoint = bundle.proven("torch", dtype)
         torch.set_num_threads(threads)
-        explanandum, _ = load_explanandum(bundle.folder / "checkpoint" / "explanandum")
-        explainer = load_explainer(bundle.folder / "checkpoint" / "explainer")
+        explanandum, _ = load_explanandum(checkpoint / "explanandum")
+        explainer = load_explainer(checkpoint / "explainer")
         self._torch = torch
-        self._model = Fused(explanandum, explainer).eval()
+        self._model = in_precision(Fused(explanandum, explainer).eval(), dtype)
 
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         torch = self._torch

@@ -150,6 +150,7 @@ class _SelfAttention(nn.Module):
         key = self.key(x).view(shape).transpose(1, 2)
         value = self.value(x).view(shape).transpose(1, 2)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        bias = bias.to(query.dtype)
         if explicit:
             scores = query @ key.transpose(2, 3) + bias  # [B, H, T, T]
             mixed: Tensor = torch.softmax(scores, dim=-1) @ value

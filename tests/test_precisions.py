@@ -1,0 +1,177 @@
+"""Several precisions and runtimes of one bundle: each proven against float32 torch, chosen by what was faster."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from toy_models import MAX_TOKENS, save_toy_checkpoints, toy_explainer, toy_explanandum
+from wyr_batch.export import proof
+from wyr_batch.export.bundle import export_bundle
+from wyr_batch.export.graph import graph_module
+from wyr_batch.export.onnx import onnx_from_torch
+from wyr_batch.export.parity import FLOAT16, THRESHOLDS, Candidate
+
+from wyr_batch.bundle import Bundle, load_bundle
+from wyr_batch.engines import RUNTIMES, EngineOutput, choose_runtime, open_engine
+from wyr_batch.errors import ModelError
+from wyr_batch.models.explainer import Explainer
+from wyr_batch.models.fused import Fused, FusedOutput
+
+SETTINGS: dict[str, Any] = {"name": "toy", "window_bp": 3000, "max_tokens": MAX_TOKENS, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def every_precision(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The toy's random classes are often all but tied, so fewer labels need to agree than in a trained model."""
+    folder = tmp_path_factory.mktemp("precisions")
+    dtypes = ("float32", "float16", "bfloat16")
+    with pytest.MonkeyPatch.context() as patch:
+        for dtype in dtypes[1:]:
+            patch.setitem(THRESHOLDS, dtype, replace(THRESHOLDS[dtype], agreement=0.9, mask_mean=0.1))
+        return export_bundle(*save_toy_checkpoints(folder), folder / "toy", **SETTINGS, dtypes=dtypes)
+
+
+WAYS = [(runtime, dtype) for runtime, dtypes in RUNTIMES.items() for dtype in dtypes]
+
+
+@pytest.mark.parametrize(("runtime", "dtype"), WAYS)
+def test_every_way_to_compute_is_proven_and_near_the_reference(
+    runtime: str, dtype: str, every_precision: Bundle
+) -> None:
+    rng = np.random.default_rng(1)
+    ids = rng.integers(6, 4102, (8, 90)).astype(np.int32)
+    ids[:, 0] = 3
+    ids[3, 40:] = 1
+    asked = np.full((8, 3), -1, np.int32)
+    with (
+        open_engine(every_precision, "cpu", runtime, dtype, 1) as engine,
+        open_engine(every_precision, "cpu", "torch", "float32", 1) as reference,
+    ):
+        assert (engine.runtime, engine.dtype) == (runtime, dtype)
+        found = EngineOutput(*map(np.array, engine.infer(ids, asked)))
+        wanted = reference.infer(ids, asked)
+    limit = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 5e-2}[dtype]
+    np.testing.assert_allclose(found.probs, wanted.probs, atol=limit)
+    same = (found.explained_ids == wanted.explained_ids).all(axis=1)
+    assert same.mean() >= 0.75
+    assert np.abs(found.mask - wanted.mask)[same].mean() < limit
+    if dtype != "float32" and runtime != "openvino":
+        assert (found.probs != wanted.probs).any(), "it did compute in another precision"
+
+
+def test_float16_graph_says_what_it_computes(every_precision: Bundle) -> None:
+    model = onnx.shape_inference.infer_shapes(onnx.load(every_precision.verified("onnx", "float16")))
+    types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)}
+    by_op: dict[str, set[int]] = {}
+    for node in model.graph.node:
+        by_op.setdefault(node.op_type, set()).add(types.get(node.output[0], 0))
+    half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    assert half in by_op["MatMul"], "the encoder's products"
+    assert by_op["LayerNormalization"] == {full}
+    assert by_op["LSTM"] == {full}
+    # Attention's softmax is half, the classes' are not: they are graph outputs.
+    assert types["probs"] == types["mask"] == full
+
+
+def test_precision_that_fails_stays_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    strict = replace(FLOAT16, probs=1e-9)
+    monkeypatch.setitem(THRESHOLDS, "float16", strict)
+    lines: list[str] = []
+    checkpoints = save_toy_checkpoints(tmp_path)
+    with pytest.raises(ModelError, match="got no float16 that agrees with float32 torch"):
+        export_bundle(*checkpoints, tmp_path / "toy", **SETTINGS, dtypes=("float32", "float16"), progress=lines.append)
+    assert any(line.startswith("left out of the bundle:") and "model.fp16.onnx" in line for line in lines)
+    assert not (tmp_path / "toy").exists()
+    monkeypatch.setitem(THRESHOLDS, "float16", FLOAT16)
+    real = proof.candidates
+
+    def without_torch(*arguments: object) -> object:
+        found = [way for way in real(*arguments) if way[1] != "torch float16"]  # type: ignore[arg-type]
+        return [(*way[:3], damaged(way[3])) if way[1] == "openvino float32" else way for way in found]
+
+    def damaged(candidate: Candidate) -> Candidate:
+        return lambda ids, asked: [values * np.float32(0.5) for values in candidate(ids, asked)]
+
+    monkeypatch.setattr(proof, "candidates", without_torch)
+    bundle = export_bundle(*checkpoints, tmp_path / "toy", **SETTINGS, dtypes=("float32", "float16"))
+    assert set(bundle.parity) == {"model.onnx", "model.fp16.onnx"}
+    assert not bundle.runtime_parity
+    for runtime, dtype in (("openvino", "float32"), ("torch", "float16")):
+        with pytest.raises(ModelError, match=f"got no passing record of {runtime} {dtype}"):
+            open_engine(bundle, "cpu", runtime, dtype, 1)
+
+
+def test_auto_takes_what_is_proven_and_was_faster(every_precision: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(every_precision.folder, tmp_path / "toy")
+    content = json.loads((folder / "parity.json").read_text())
+
+    def chosen(dtype: str = "float32", **speeds: float) -> str:
+        changed = content | {"rows_per_s": {f"{name} float32": value for name, value in speeds.items()}}
+        (folder / "parity.json").write_text(json.dumps(changed))
+        return choose_runtime(load_bundle(folder), dtype)[0]
+
+    assert chosen(onnx=10, openvino=14) == "openvino"
+    assert chosen(onnx=14, openvino=10) == "onnx"
+    assert chosen("bfloat16", onnx=14, openvino=10) == "openvino", "ONNX Runtime has no bfloat16"
+    assert chosen("float16", onnx=14, openvino=10) == "onnx"
+    del content["runtimes"]["openvino float32"]
+    assert chosen(onnx=10, openvino=14) == "onnx", "not proven"
+
+
+@pytest.mark.parametrize("n_tokens", [7, 65, 251, 500, 2047])
+def test_other_lengths_batches_tails_and_zero_masks(n_tokens: int, long_files: dict[str, Candidate]) -> None:
+    reference = Fused(toy_explanandum(), silent_explainer()).eval()
+    rng = np.random.default_rng(n_tokens)
+    for n_rows in (1, 3, 64 if n_tokens <= 500 else 3):
+        ids = np.full((n_rows, n_tokens + 5), 1, np.int32)  # five columns of padding in every row
+        ids[:, 0] = 3
+        ids[:, 1:n_tokens] = rng.integers(6, 4102, (n_rows, n_tokens - 1))
+        ids[-1, max(1, n_tokens // 2) :] = 1
+        asked = np.full((n_rows, 3), -1, np.int32)
+        asked[0] = (0, 0, 0)  # the classes whose masks are exactly 0
+        with torch.no_grad():
+            wanted = reference(torch.from_numpy(ids), torch.from_numpy(asked))
+        assert not wanted.mask[0].any()
+        for name, candidate in long_files.items():
+            found = dict(zip(FusedOutput._fields, candidate(ids, asked), strict=True))
+            for field in ("mask", "probs", "masked_probs"):
+                assert np.isfinite(found[field]).all(), (name, field)
+                limit = 0.05 if "float16" in name else 1e-5
+                np.testing.assert_allclose(found[field], getattr(wanted, field), atol=limit, err_msg=name)
+
+
+def silent_explainer() -> Explainer:
+    """The toy, with a mask of exact zeros for the first class of every rank."""
+    explainer = copy.deepcopy(toy_explainer())
+    with torch.no_grad():
+        for first in (0, 2, 5):
+            explainer.head.weight[first] = 0.0
+            explainer.head.bias[first] = -200.0
+    return explainer
+
+
+@pytest.fixture(scope="module")
+def long_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Candidate]:
+    folder = tmp_path_factory.mktemp("long")
+    for dtype, name in proof.FILES.items():
+        onnx_from_torch(graph_module(toy_explanandum(), silent_explainer(), 2053, dtype), folder / name)
+    reference = Fused(toy_explanandum(), silent_explainer()).eval()
+    ways = proof.candidates(folder, reference, ("float32", "float16"), 1)
+
+    def as_list(candidate: Candidate) -> Candidate:
+        def run(ids: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
+            out = candidate(ids, asked)
+            return [out[name] for name in FusedOutput._fields] if isinstance(out, dict) else list(out)
+
+        return run
+
+    return {f"{name} {dtype}": as_list(candidate) for _, name, dtype, candidate in ways}
