@@ -13,7 +13,7 @@ from typing import Any
 
 from wyr_batch.tokens import vocabulary
 
-PACKAGES = ("numpy", "pyarrow", "pysam", "onnxruntime", "torch", "transformers")
+PACKAGES = ("numpy", "pyarrow", "pysam", "onnxruntime", "openvino", "torch", "transformers", "captum")
 
 
 def environment() -> dict[str, Any]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wyr_batch.models.checkpoints import load_encoder, save_explanandum
+from wyr_batch.models.checkpoints import load_encoder, load_explanandum, read_ranks, save_explanandum
 from wyr_batch.models.encoder import EncoderConfig
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.ranks import Rank
@@ -50,6 +50,7 @@ class ExplanandumConfig:
     null_leaf_weight: float = 8.0
     frame_loss: float = 0.5
     dropout: float = 0.1
+    hide_share: float = 0.0
     compile: bool = False
 
     def encoder(self) -> EncoderConfig:
@@ -62,23 +63,43 @@ class ExplanandumConfig:
 
 
 class TrainedExplanandum(nn.Module):
-    """An Explanandum with its helper head, and dropout of whole tokens and pooled features while training."""
+    """An Explanandum with its helper head; while training, dropout of pooled features and random hidden tokens.
 
-    def __init__(self, explanandum: Explanandum, dropout: float, compiled: bool = False) -> None:
+    Half of the reads have a random share, up to `hide_share`, of their tokens hidden as a mask of zeros hides them, so
+    that a masked read is nothing the classifier has never seen (Hase et al., NeurIPS 2021).
+    """
+
+    def __init__(self, explanandum: Explanandum, config: ExplanandumConfig) -> None:
         super().__init__()
         self.explanandum = explanandum
-        encode = explanandum.encoder.encode
-        self._encode = torch.compile(encode, dynamic=True) if compiled else encode
+        encoder = explanandum.encoder
+        if config.compile:  # written out, attention's backward pass is faster on a CPU than the flash kernel's
+            encoder.explicit_attention = not torch.cuda.is_available()
+        self._encode = torch.compile(encoder.encode, dynamic=True) if config.compile else encoder.encode
         self.frame_head = nn.Linear(explanandum.config.hidden_size, N_FRAMES)
-        self.dropout = dropout
+        self.dropout, self.hide_share = config.dropout, config.hide_share
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return class logits [B, C] and frame logits [B, 6]."""
         model = self.explanandum
         valid = model.valid(input_ids)
-        hidden = self._encode(model.embed(input_ids), valid)
-        pooled = F.dropout(model.pool(hidden, valid, None), self.dropout, self.training)
+        embedded, mask = model.embed(input_ids), None
+        if self.training and self.hide_share:
+            mask = random_mask(valid, self.hide_share)
+            embedded = embedded * mask.unsqueeze(-1)
+        hidden = self._encode(embedded, valid)
+        pooled = F.dropout(model.pool(hidden, valid, mask), self.dropout, self.training)
         return torch.cat([head(pooled) for head in model.classifiers], dim=-1), self.frame_head(pooled)
+
+
+def random_mask(valid: Tensor, most: float) -> Tensor:
+    """Return float32 [B, T]: 0 at tokens to hide, up to a share of `most` of a read's, in half of the reads."""
+    n_rows = len(valid)
+    share = torch.rand(n_rows, 1, device=valid.device) * most
+    share = share * (torch.rand(n_rows, 1, device=valid.device) < 0.5)
+    kept = torch.rand(valid.shape, device=valid.device) >= share
+    kept[:, 0] = True
+    return (kept & valid).float()
 
 
 def initialise(model: Explanandum) -> None:
@@ -137,14 +158,17 @@ def train_explanandum(
     """Train a classifier and write it to `folder` in the published layout.
 
     Args:
-        start_from: an NT v2 encoder to fine-tune, see `load_encoder`; None starts from random weights.
+        start_from: an NT v2 encoder to fine-tune, see `load_encoder`; None starts from random weights. A classifier
+            checkpoint of the same ranks and classes goes on with its heads.
     Returns: the model with the best validation loss, in evaluation mode.
     """
     torch.manual_seed(loop.seed)
     encoder = load_encoder(start_from) if start_from else None
     sizes = encoder.config if encoder else config.encoder()
     explanandum = Explanandum(sizes, [len(rank.labels) for rank in ranks], config.pooling)
-    if encoder:
+    if encoder and _same_ranks(start_from, ranks):
+        explanandum.load_state_dict(load_explanandum(Path(str(start_from)))[0].state_dict())
+    elif encoder:
         explanandum.encoder.load_state_dict(encoder.state_dict())
     else:
         initialise(explanandum)
@@ -184,9 +208,14 @@ def train_explanandum(
         # The mean over ranks is what is asked for; the cross-entropy of an adjusted model is not comparable.
         return {"loss": 1 - float(np.mean(list(scores.values()))), "cross_entropy": loss, **scores}
 
-    trained = TrainedExplanandum(explanandum, config.dropout, config.compile)
+    trained = TrainedExplanandum(explanandum, config)
     done = train(trained, batches, losses, evaluate, folder, loop, resume)
     record = {"training": {**(provenance or {}), "start_from": start_from, **asdict(config), **done}}
     if is_first_process():
         save_explanandum(explanandum.eval(), ranks, folder, record)
     return explanandum
+
+
+def _same_ranks(start_from: str | None, ranks: Sequence[Rank]) -> bool:
+    folder = Path(start_from or "")
+    return (folder / "model" / "model.safetensors").exists() and list(read_ranks(folder)) == list(ranks)

@@ -167,6 +167,7 @@ def prepare(
 )
 @click.option("--frame-loss", default=0.5, help="Weight of the helper task: strand and codon phase. 0 for none.")
 @click.option("--dropout", default=0.1, help="Of pooled features.")
+@click.option("--hide-share", default=0.0, help="Half of the reads have up to this share of their tokens hidden.")
 def explanandum(
     data: Path,
     output: Path,
