@@ -7,16 +7,10 @@
 Lengths and batch sizes are others than the one traced, rows are ragged, one row of a batch is all N, and every length
 is run once more with the explained classes asked for by number. A candidate that raises has failed: a dimension
 frozen at export shows in that way.
-
-Two float32 programs cannot agree better than float32 itself allows: a long run of N can drive the Explainer's cell
-states so high that rounding alone moves a mask by 1e-4. So every row is run in float64 torch as well, and a difference
-counts where it exceeds `ROUNDING` times what float32 torch itself is off on that row, and above `ROUNDING_LIMIT`
-always; both are in the record.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,10 +29,6 @@ PARITY_FAILED = "failed"
 LENGTHS = (7, 65, 200)  # and the longest that the file takes
 BATCH_SIZES = (1, 3, 16)
 MAX_BATCH_TOKENS = 4096  # a longer batch gets fewer rows: attention holds rows * heads * T^2 numbers
-# A row's difference counts if it is more than so many times float32 torch's own rounding error. Most rows of
-# ordinary reads are off by less than 5e-7, and for those the thresholds decide alone.
-ROUNDING = 16.0
-ROUNDING_LIMIT = 1e-3  # a larger difference counts whatever the rounding error is
 N_ALONE = 3  # rows of a batch that are run alone as well
 LIMITS = {"mask": "mask", "rank_masks": "mask", "probs": "probs", "masked_probs": "probs", "padding": "padding"}
 
@@ -90,10 +80,9 @@ class ParityRecord:
     label_agreement: tuple[float, ...]
     masked_label_agreement: tuple[float, ...]
     max_abs_diff: Mapping[str, float]  # mask, rank_masks, probs, masked_probs; padding: a row alone or in a batch
-    reference_rounding: Mapping[str, float]  # the same of float32 torch against float64 torch
     mask_mean_abs_diff: float
     all_finite: bool
-    tolerance_needed: float  # the smallest one for all differences that count that would have passed
+    tolerance_needed: float  # the smallest one for all differences that would have passed
     thresholds: Thresholds
     versions: Mapping[str, str]
 
@@ -177,11 +166,6 @@ def _difference(a: Array, b: Array) -> float:
         return float(np.nan_to_num(np.abs(a - b), nan=np.inf, posinf=np.inf).max(initial=0.0))
 
 
-def _by_row(a: Array, b: Array) -> Array:
-    """Return the largest absolute difference in each row, [B]."""
-    return np.abs(a - b).reshape(len(a), -1).max(axis=1)
-
-
 def _name(batch: Int32s) -> str:
     return f"batch of {batch.shape[0]} x {batch.shape[1]} tokens"
 
@@ -198,16 +182,11 @@ class _Tally:
     n_tokens: int = 0
     all_finite: bool = True
     worst: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0.0))
-    rounding: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("rank_masks", "probs", "masked_probs"), 0.0)
-    )
-    counted: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0.0))
     mask_sum: float = 0.0
     n_mask: int = 0
 
     def __post_init__(self) -> None:
         self.slices = self.reference.explanandum.slices
-        self.exact = copy.deepcopy(self.reference).double()
         # Per rank: labels compared, equal, and equal or tied; first plain, then masked.
         self.labels = np.zeros((2, 3, len(self.slices)), np.int64)
 
@@ -222,7 +201,7 @@ class _Tally:
         self.n_tokens += int((batch != PAD_ID).sum())
         found = self._run(batch, asked, wanted)
         if found is not None:
-            self._compare(batch, wanted, found, self._outputs(self.exact, batch, wanted.explained_ids))
+            self._compare(batch, wanted, found)
         return found
 
     def add_alone(self, batch: Int32s, padded: Any) -> None:
@@ -237,7 +216,7 @@ class _Tally:
             alone = self._run(np.ascontiguousarray(batch[row : row + 1, :n]), explained, cut)
             if alone is not None:
                 for values, in_batch in zip(alone, cut, strict=True):
-                    self._worst("padding", values, in_batch, np.zeros(1))
+                    self._worst("padding", values, in_batch)
 
     def _outputs(self, module: Fused, batch: Int32s, asked: Int32s) -> Any:
         device = module.first_class.device
@@ -261,23 +240,17 @@ class _Tally:
         return found
 
     @np.errstate(invalid="ignore")
-    def _compare(self, batch: Int32s, wanted: Any, found: Any, exact: Any) -> None:
+    def _compare(self, batch: Int32s, wanted: Any, found: Any) -> None:
         valid = batch != PAD_ID
         self.all_finite &= all(bool(np.isfinite(values).all()) for values in found)
         if found.mask[~valid].any() or found.rank_masks.transpose(0, 2, 1)[~valid].any():
             self.failures.append(f"{_name(batch)}: got mask values at padding, expected 0")
         same = found.explained_ids == wanted.explained_ids  # [B, R]
         rows = same.all(axis=1)
-        off = {name: _by_row(getattr(wanted, name), getattr(exact, name)) for name in self.rounding}
-        for name, by_row in off.items():
-            self.rounding[name] = max(self.rounding[name], float(by_row.max()))
-        # The masked read follows from the masks, so one error stands for all three.
-        of_masks = np.maximum(off["rank_masks"], off["masked_probs"])
-        at = np.nonzero(same)[0]  # the row of each mask that is compared
-        self._worst("mask", found.mask[rows], wanted.mask[rows], of_masks[rows])
-        self._worst("rank_masks", found.rank_masks[same], wanted.rank_masks[same], of_masks[at])
-        self._worst("probs", found.probs, wanted.probs, off["probs"])
-        self._worst("masked_probs", found.masked_probs[rows], wanted.masked_probs[rows], of_masks[rows])
+        self._worst("mask", found.mask[rows], wanted.mask[rows])
+        self._worst("rank_masks", found.rank_masks[same], wanted.rank_masks[same])
+        self._worst("probs", found.probs, wanted.probs)
+        self._worst("masked_probs", found.masked_probs[rows], wanted.masked_probs[rows])
         counted = valid & rows[:, None]
         self.mask_sum += float(np.abs(found.mask - wanted.mask)[counted].sum(dtype=np.float64))
         self.n_mask += int(counted.sum())
@@ -293,18 +266,14 @@ class _Tally:
             tied = best[:, -1] - best[:, 0] <= self.thresholds.tie
             self.labels[kind, :, rank] += [len(same), int(same.sum()), int((same | tied).sum())]
 
-    def _worst(self, name: str, found: Array, wanted: Array, rounding: Array) -> None:
-        """Keep the largest difference of any row, and the largest that its rounding error [B] does not explain."""
-        for row, like, error in zip(found, wanted, rounding, strict=True):
-            difference = _difference(row, like)
-            self.worst[name] = max(self.worst[name], difference)
-            if difference > min(ROUNDING * error, ROUNDING_LIMIT):
-                self.counted[name] = max(self.counted[name], difference)
+    def _worst(self, name: str, found: Array, wanted: Array) -> None:
+        """Keep the largest difference."""
+        self.worst[name] = max(self.worst[name], _difference(found, wanted))
 
     def record(self) -> ParityRecord:
         """Judge what was added up."""
         limits = self.thresholds
-        for name, difference in self.counted.items():
+        for name, difference in self.worst.items():
             if difference > (limit := getattr(limits, LIMITS[name])):
                 self.failures.append(
                     f"{name}: got a largest difference of {difference:.3g}, expected at most {limit:g}"
@@ -332,10 +301,9 @@ class _Tally:
             label_agreement=tuple((self.labels[0, 1] / compared[0]).tolist()),
             masked_label_agreement=tuple((self.labels[1, 1] / compared[1]).tolist()),
             max_abs_diff=dict(self.worst),
-            reference_rounding=dict(self.rounding),
             mask_mean_abs_diff=mean,
             all_finite=self.all_finite,
-            tolerance_needed=max(self.counted.values()),
+            tolerance_needed=max(self.worst.values()),
             thresholds=limits,
             versions={name: str(sys.modules[name].__version__) for name in loaded},
         )

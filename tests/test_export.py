@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from toy_models import MAX_TOKENS, N_CLASSES, save_toy_checkpoints, toy_explainer, toy_explanandum, toy_fused
-from wyr_batch.export import parity
 from wyr_batch.export.bundle import export_bundle
 from wyr_batch.export.graph import GraphExplainer, graph_module, scan
 from wyr_batch.export.onnx import FORBIDDEN_OPS, _store_as_half, check_graph, onnx_from_torch, runner_from_onnx
@@ -461,18 +460,6 @@ def test_damaged_bundles_are_refused(
     damage(folder)
     with pytest.raises(ModelError, match=words):
         load_bundle(folder).verified("onnx", "float32")
-
-
-def test_rounding_explains_little_and_only_where_it_is_measured() -> None:
-    tally = parity._Tally(lambda ids, explain: {}, toy_fused(), FLOAT32)
-    wanted = np.zeros((3, 4), np.float32)
-    found = wanted + np.array([[5e-5], [5e-5], [2e-3]], np.float32)
-    tally._worst("mask", found[:1], wanted[:1], np.array([1e-5]))
-    assert tally.counted["mask"] == 0, "float32 torch is that far off itself"
-    tally._worst("mask", found[1:2], wanted[1:2], np.array([1e-7]))
-    assert tally.counted["mask"] == pytest.approx(5e-5), "an ordinary row"
-    tally._worst("mask", found[2:], wanted[2:], np.array([1.0]))
-    assert tally.counted["mask"] == pytest.approx(2e-3), "beyond the limit nothing is explained"
 
 
 def test_starter_exports_again_without_a_word(tmp_path: Path) -> None:

@@ -82,6 +82,13 @@ def test_float16_graph_says_what_it_computes(every_precision: Bundle) -> None:
     assert types["probs"] == types["mask"] == full
 
 
+def test_checkpoint_without_its_labels_is_refused(every_precision: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(every_precision.folder, tmp_path / "toy")
+    (folder / "checkpoint" / "explanandum" / "data_processor" / "labels.json").unlink()
+    with pytest.raises(ModelError, match=r"labels\.json: got no such file, expected the one bundle\.json lists"):
+        open_engine(load_bundle(folder), "cpu", "torch", "float32", 1)
+
+
 def test_precision_that_fails_stays_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     strict = replace(FLOAT16, probs=1e-9)
     monkeypatch.setitem(THRESHOLDS, "float16", strict)

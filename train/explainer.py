@@ -246,6 +246,7 @@ def train_explainer(
         )
     done = train(trained, batches(loop, loop.seed + 1), loss, evaluate, folder, loop, resume, autocast=False)
     if is_first_process():
-        about = {"training": {**(provenance or {}), **asdict(config), **record, **done}}
+        began = {"start_from": start_from.name if start_from else None}
+        about = {"training": {**(provenance or {}), **began, **asdict(config), **record, **done}}
         save_explainer(explainer.eval(), folder, about)
     return explainer

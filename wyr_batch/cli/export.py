@@ -13,7 +13,7 @@ from wyr_batch.errors import MissingExtraError, UsageError
 from wyr_batch.log import logger, set_up
 
 N_VERIFY_READS = 256
-PARITY_READS = "reads.fastq.gz"  # in the starter: the first reads of examples/reads.fastq.gz
+PARITY_READS = "reads.fastq.gz"  # beside the exporter: the first reads of examples/reads.fastq.gz
 
 
 @click.command("export")
@@ -95,7 +95,7 @@ def command(
         explanandum_dir,
         explainer_dir,
         output,
-        reads=token_arrays(verify or load_bundle().folder / PARITY_READS),
+        reads=token_arrays(verify or Path(str(bundles.__file__)).parent / PARITY_READS),
         dtypes=tuple(sorted({"float32", *dtypes} | ({"float16"} if fp16 else set()), reverse=True)),
         half_checkpoint=half_checkpoint,
         compact=half_checkpoint,
