@@ -1,7 +1,7 @@
 """Draw docs/masks.svg: a few reads of the example, each 6-mer coloured by its mask.
 
 wyr-batch run examples/reads.fastq.gz -o masks.parquet
-python docs/make_picture.py masks.parquet examples/reads.fastq.gz docs/masks.svg read0435 read0092 read0523
+python docs/make_picture.py masks.parquet examples/reads.fastq.gz docs/masks.svg read0009 read0939 read0717
 """
 
 from __future__ import annotations
