@@ -35,6 +35,7 @@ LIMITS = {"mask": "mask", "rank_masks": "mask", "probs": "probs", "masked_probs"
 Int32s = npt.NDArray[np.int32]
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array] | Sequence[Array]
+Remembered = dict[tuple[bytes, bytes, tuple[int, ...]], FusedOutput]  # by input_ids, explain_ids and their shape
 Candidate = Callable[[Int32s, Int32s], Outputs]  # (input_ids [B, T], explain_ids [B, R]) -> the five outputs
 
 
@@ -100,6 +101,7 @@ def compare(
     reads: Sequence[npt.ArrayLike] | None = None,
     lengths: Sequence[int] = LENGTHS,
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    remembered: Remembered | None = None,
 ) -> ParityRecord:
     """Compare a candidate with the float32 torch reference and judge it.
 
@@ -111,8 +113,9 @@ def compare(
         reads: token ids of real reads without `<cls>`; the batches are cut from them, and each is run once besides,
             the first max_tokens - 1 tokens of it. None: seeded random tokens.
         batch_sizes: rows; a batch of more than `MAX_BATCH_TOKENS` gets fewer.
+        remembered: the reference's outputs, kept for the next candidate that is compared on the same reads.
     """
-    tally = _Tally(candidate, reference, thresholds)
+    tally = _Tally(candidate, reference, thresholds, {} if remembered is None else remembered)
     rng = np.random.default_rng(0)
     source = _tokens(rng, reads)
     for length in sorted({length for length in lengths if length < max_tokens} | {max_tokens}):
@@ -177,6 +180,7 @@ class _Tally:
     candidate: Candidate
     reference: Fused
     thresholds: Thresholds
+    remembered: Remembered = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     n_tokens: int = 0
@@ -193,10 +197,10 @@ class _Tally:
     def add(self, batch: Int32s, other_classes: bool = False) -> Any:
         """Compare one batch, explaining the predicted classes or others; return the candidate's outputs or None."""
         asked = np.full((len(batch), len(self.slices)), -1, np.int32)
-        wanted = self._outputs(self.reference, batch, asked)
+        wanted = self._wanted(batch, asked)
         if other_classes:
             asked = (wanted.explained_ids + 1) % np.array([s.stop - s.start for s in self.slices], np.int32)
-            wanted = self._outputs(self.reference, batch, asked)
+            wanted = self._wanted(batch, asked)
         self.shapes.append(batch.shape)
         self.n_tokens += int((batch != PAD_ID).sum())
         found = self._run(batch, asked, wanted)
@@ -218,11 +222,16 @@ class _Tally:
                 for values, in_batch in zip(alone, cut, strict=True):
                     self._worst("padding", values, in_batch)
 
-    def _outputs(self, module: Fused, batch: Int32s, asked: Int32s) -> Any:
-        device = module.first_class.device
-        with torch.no_grad():
-            out = module(torch.from_numpy(batch).to(device), torch.from_numpy(asked).to(device))
-        return FusedOutput(*(tensor.cpu().numpy() for tensor in out))
+    def _wanted(self, batch: Int32s, asked: Int32s) -> Any:
+        """Return the reference's outputs as arrays."""
+        key = batch.tobytes(), asked.tobytes(), batch.shape
+        if key not in self.remembered:
+            device = self.reference.first_class.device
+            with torch.no_grad():
+                out = self.reference(torch.from_numpy(batch).to(device), torch.from_numpy(asked).to(device))
+            arrays: Any = (tensor.cpu().numpy() for tensor in out)
+            self.remembered[key] = FusedOutput(*arrays)
+        return self.remembered[key]
 
     def _run(self, batch: Int32s, asked: Int32s, like: Any) -> Any:
         """Return the candidate's outputs as a FusedOutput of arrays, None if it raised or they have another shape."""

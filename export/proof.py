@@ -26,7 +26,7 @@ from wyr_batch.models.precision import in_precision
 from wyr_batch.tokens import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
 
 from .onnx import runner_from_onnx
-from .parity import THRESHOLDS, Candidate, ParityRecord, compare
+from .parity import THRESHOLDS, Candidate, ParityRecord, Remembered, compare
 
 FILES = {"float32": "model.onnx", "float16": "model.fp16.onnx"}
 TIMED_ROWS, TIMED_TOKENS, TIMED_RUNS = 16, 251, 3
@@ -75,9 +75,12 @@ def prove(
     """
     records: dict[str, dict[str, ParityRecord]] = {"files": {}, "runtimes": {}}
     speeds: dict[str, float] = {}
+    remembered: Remembered = {}
     for place, name, dtype, candidate in candidates(folder, reference, dtypes, threads):
         progress(f"comparing {name} with float32 torch")
-        records[place][name] = compare(candidate, reference, max_tokens, thresholds=THRESHOLDS[dtype], reads=reads)
+        limits = THRESHOLDS[dtype]
+        record = compare(candidate, reference, max_tokens, thresholds=limits, reads=reads, remembered=remembered)
+        records[place][name] = record
         speeds[f"onnx {dtype}" if place == "files" else name] = _rows_per_s(candidate, reference, max_tokens)
     speeds["torch float32"] = _rows_per_s(_torch_runner(reference), reference, max_tokens)
     return records, speeds
