@@ -53,10 +53,24 @@ EXPORT = "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]
 def make_checkpoints(folder: Path) -> None:
     torch.manual_seed(0)
     ranks = [Rank(name, tuple(f"{name} {i}" for i in range(n))) for name, n in CLASSES.items()]
-    model = Explanandum(EncoderConfig(), list(CLASSES.values()))
+    model = Explanandum(EncoderConfig(), list(CLASSES.values())).eval()
+    decide(model)
     save_explanandum(model.eval(), ranks, folder / "explanandum", {"recipe": "random weights, seed 0"})
     explainer = Explainer(ExplainerConfig(num_classes=sum(CLASSES.values())))
     save_explainer(explainer.eval(), folder / "explainer", {"recipe": "random weights, seed 0"})
+
+
+def decide(model: Explanandum, deviation: float = 4.0) -> None:
+    """Scale and shift the random heads so that reads differ in their calls, and calls are not all but tied."""
+    ids = torch.randint(6, 4102, (48, 100), generator=torch.Generator().manual_seed(1))
+    ids[:, 0] = 3
+    with torch.no_grad():
+        pooled = model.pool(model.encoder(ids), model.valid(ids), None)
+        for head in model.classifiers:
+            logits = head(pooled)
+            scale = deviation / logits.std(dim=0)
+            head.weight.mul_(scale.unsqueeze(1))
+            head.bias.copy_((head.bias - logits.mean(dim=0)) * scale)
 
 
 def export(folder: Path) -> dict[str, Any]:
