@@ -60,7 +60,7 @@ def make_checkpoints(folder: Path) -> None:
     save_explainer(explainer.eval(), folder / "explainer", {"recipe": "random weights, seed 0"})
 
 
-def decide(model: Explanandum, deviation: float = 4.0) -> None:
+def decide(model: Explanandum, deviation: float = 2.0) -> None:
     """Scale and shift the random heads so that reads differ in their calls, and calls are not all but tied."""
     ids = torch.randint(6, 4102, (48, 100), generator=torch.Generator().manual_seed(1))
     ids[:, 0] = 3
@@ -76,7 +76,9 @@ def decide(model: Explanandum, deviation: float = 4.0) -> None:
 def export(folder: Path) -> dict[str, Any]:
     """Export in a process of its own; return its time in s, peak memory in MB and the size of the graph in MB."""
     words = ["export", "--explanandum", str(folder / "explanandum"), "--explainer", str(folder / "explainer")]
-    words += ["-o", str(folder / "bundle"), "--dtype", "bfloat16", "--overwrite"]
+    write_reads(folder / "verify.fastq.gz", 4)
+    words += ["-o", str(folder / "bundle"), "--dtype", "bfloat16", "--verify", str(folder / "verify.fastq.gz")]
+    words.append("--overwrite")
     seconds = timed(lambda: subprocess.run([sys.executable, "-c", EXPORT, *words], check=True))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     size = (folder / "bundle" / "model.onnx").stat().st_size / 1e6
