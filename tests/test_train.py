@@ -26,7 +26,7 @@ from wyr_batch.train.data import (
     sampling_weights,
 )
 from wyr_batch.train.explainer import TrainedExplainer, _masks
-from wyr_batch.train.loop import LoopConfig, train
+from wyr_batch.train.loop import LoopConfig, last_whole_checkpoint, train
 from wyr_batch.train.losses import (
     area_loss,
     bounds_loss,
@@ -245,6 +245,16 @@ def test_nan_loss_stops_with_its_batch(data: Path, tmp_path: Path) -> None:
     assert torch.equal(saved["input_ids"], seen[2])
 
 
+def test_checkpoint_cut_by_a_kill_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert last_whole_checkpoint(tmp_path / "none") is None
+    for step, content in ((6, "{}"), (12, '{"global_step": 12}'), (100, '{"global_'), (200, None)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if content is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(content)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
+    assert capsys.readouterr().err.count("not whole, passed over") == 2
+
+
 def test_training_killed_and_resumed_has_the_same_loss_curve(data: Path, tmp_path: Path) -> None:
     explanandum, _ = save_toy_checkpoints(tmp_path, num_classes=10)
     # The toy's classes are not the data's: give the data the toy's names.
@@ -273,8 +283,8 @@ def test_training_killed_and_resumed_has_the_same_loss_curve(data: Path, tmp_pat
         if line.startswith("step 12") and "eval_loss" in line:
             break
     checkpoints = tmp_path / "cut" / "checkpoints"
-    while not (checkpoints / "checkpoint-12" / "trainer_state.json").exists() and process.poll() is None:
-        pass
+    while not (checkpoints / "checkpoint-12").exists() and process.poll() is None:
+        pass  # killed while it is being written, or soon after
     process.kill()
     process.wait()
     process.stderr.close()

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from wyr_batch.errors import ModelError
 
@@ -125,6 +124,22 @@ class StepTrainer(Trainer):
         return metrics
 
 
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end, None if there is none.
+
+    A training killed while it saves leaves a directory without trainer_state.json, the file that Trainer writes last,
+    or with a piece of it. Such a one is passed over, and said on stderr; Trainer writes it again.
+    """
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            print(f"{checkpoint}: not whole, passed over", file=sys.stderr, flush=True)
+        else:
+            return checkpoint
+    return None
+
+
 def train(
     model: nn.Module,
     batches: StepBatches,
@@ -185,8 +200,8 @@ def train(
         callbacks=[EarlyStoppingCallback(config.patience), _Progress(folder / "log.jsonl")],
     )
     trainer.remove_callback(PrinterCallback)
-    last = get_last_checkpoint(arguments.output_dir) if resume and Path(arguments.output_dir).is_dir() else None
-    result = trainer.train(resume_from_checkpoint=last)
+    last = last_whole_checkpoint(Path(arguments.output_dir)) if resume else None
+    result = trainer.train(resume_from_checkpoint=str(last) if last else None)
     return {
         **asdict(config),
         "steps_done": trainer.state.global_step,
