@@ -178,8 +178,7 @@ def score_all(
 
 def plain_evidence(model: Explanandum, found: Explained) -> Tensor:
     hidden = model.encoder.encode(found.embedded, found.valid)
-    pooled = model.pool(hidden, found.valid, None)
-    logits = torch.cat([head(pooled) for head in model.classifiers], dim=-1)
+    logits = model.logits(model.pool(hidden, found.valid, None))
     return evidence(model, hidden, logits, found.targets)
 
 

@@ -128,15 +128,51 @@ def test_table_of_labels_with_its_own_splits(suffix: str, tmp_path: Path, capsys
     assert written["kind"].to_pylist() == ["a", "b"]
 
 
-def test_lists_that_do_not_belong_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("taxdump", ["directory"], indirect=True)
+@pytest.mark.parametrize(
+    ("fragments", "picked", "words"),
+    [
+        (["ACGT"], "22\n22\n", "got 1 sequences, expected 2"),
+        (["ACGT", "GG"], "22\n", "got more than 0 sequences, expected 1"),
+        (["ACGT"], "twenty\n", "expected one taxid a line"),
+        ([7], "22\n", "got an entry that is no text"),
+        (None, "22\n", "expected a JSON list"),
+    ],
+)
+def test_lists_that_do_not_belong_together(
+    fragments: list[object] | None,
+    picked: str,
+    words: str,
+    taxdump: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     tree = write_bertax(tmp_path / "bertax")
-    (tree / "Viruses" / "Viruses_species_picked.txt").write_text("22\n22\n")
-    taxdump = tmp_path / "none"
+    (tree / "Viruses" / "Viruses_fragments.json").write_text("[" if fragments is None else json.dumps(fragments))
+    (tree / "Viruses" / "Viruses_species_picked.txt").write_text(picked)
+    assert main(["train", "prepare", str(tree), "--taxdump", str(taxdump), "-o", str(tmp_path / "x")]) == 1
+    message = capsys.readouterr().err
+    assert words in message
+    assert "Viruses_" in message
+    assert not list(tmp_path.glob("x*")), "nothing is left of an output that could not be made"
+
+
+def test_taxonomy_missing_or_not_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = write_bertax(tmp_path / "bertax")
     assert main(["train", "prepare", str(tree), "-o", str(tmp_path / "x")]) == 2
     assert "expected --taxdump" in capsys.readouterr().err
-    taxdump.mkdir()
-    assert main(["train", "prepare", str(tree), "--taxdump", str(taxdump), "-o", str(tmp_path / "x")]) == 1
+    empty = tmp_path / "none"
+    empty.mkdir()
+    assert main(["train", "prepare", str(tree), "--taxdump", str(empty), "-o", str(tmp_path / "x")]) == 1
     assert "got no nodes.dmp" in capsys.readouterr().err
+    table = tmp_path / "t.csv"
+    table.write_text("sequence,taxid\nACGT,x1\n")
+    words = ["train", "prepare", str(table), "--taxid-column", "taxid", "--taxdump", str(empty)]
+    (empty / "nodes.dmp").write_text("1\t|\t1\t|\tno rank\t|\n")
+    (empty / "names.dmp").write_text("1\t|\troot\t|\t\t|\tscientific name\t|\n")
+    (empty / "merged.dmp").write_text("")
+    assert main([*words, "-o", str(tmp_path / "x")]) == 1
+    assert "got taxid 'x1', expected a whole number" in capsys.readouterr().err
 
 
 @given(st.lists(st.integers(-1, 5), min_size=1, max_size=400), st.integers(0, 99))

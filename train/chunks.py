@@ -12,6 +12,8 @@ from torch import Tensor
 
 from wyr_batch.models.explanandum import Explanandum
 
+from .data import batches_by_length
+
 BATCH_TOKENS, BATCH_ROWS = 16_384, 2_048
 
 
@@ -34,7 +36,7 @@ def classify_chunks(explanandum: Explanandum, input_ids: Tensor, mask: Tensor, v
         lengths = np.diff(np.r_[starts, len(ids)])
         cls_id = int(input_ids[0, 0])
         place = torch.from_numpy(rows[starts] * 2 + relevant[starts])
-        for some in _batches(lengths):
+        for some in batches_by_length(lengths + 1, BATCH_TOKENS, BATCH_ROWS):
             batch = np.full((len(some), lengths[some].max() + 1), explanandum.config.pad_token_id, np.int64)
             batch[:, 0] = cls_id
             row = np.repeat(np.arange(len(some)), lengths[some])
@@ -45,20 +47,3 @@ def classify_chunks(explanandum: Explanandum, input_ids: Tensor, mask: Tensor, v
             counts.index_add_(0, place[some], torch.ones(len(some), dtype=torch.int64))
     means = total / counts.clamp(min=1).unsqueeze(1)
     return means.view(n_reads, 2, n_classes), counts.view(n_reads, 2)
-
-
-def _batches(lengths: np.ndarray) -> list[np.ndarray]:
-    """Group chunks of like length."""
-    order = np.argsort(lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        end = start + 1
-        while (
-            end < len(order)
-            and end - start < BATCH_ROWS
-            and (lengths[order[end]] + 1) * (end + 1 - start) <= BATCH_TOKENS
-        ):
-            end += 1
-        batches.append(order[start:end])
-        start = end
-    return batches

@@ -245,19 +245,29 @@ class StepBatches(Dataset[LabelledBatch]):
         return cut_batch(self.reads, rows[dealt], starts[dealt], lengths[dealt], reverse[dealt])
 
 
-def evaluation_batches(reads: LabelledReads, window_bp: int, batch_tokens: int = 16384) -> list[Int64s]:
-    """Return rows of `reads` grouped by length into batches, each read's first `window_bp` bases."""
-    lengths = np.minimum(reads.lengths, window_bp)
-    order = np.argsort(lengths, kind="stable")
+def batches_by_length(n_tokens: Int64s, batch_tokens: int, batch_rows: int | None = None) -> list[Int64s]:
+    """Return rows grouped by like length, int64 each, no batch wider than a budget of padded tokens.
+
+    Args:
+        n_tokens: int64 [n], tokens of each row.
+        batch_rows: most rows of a batch; None sets no limit.
+    """
+    order = np.argsort(n_tokens, kind="stable")
     batches: list[Int64s] = []
     start = 0
     while start < len(order):
         end = start + 1
-        while end < len(order) and (lengths[order[end]] // TOKEN_BP + 6) * (end + 1 - start) <= batch_tokens:
+        most = len(order) if batch_rows is None else min(len(order), start + batch_rows)
+        while end < most and n_tokens[order[end]] * (end + 1 - start) <= batch_tokens:
             end += 1
         batches.append(order[start:end])
         start = end
     return batches
+
+
+def evaluation_batches(reads: LabelledReads, window_bp: int, batch_tokens: int = 16384) -> list[Int64s]:
+    """Return rows of `reads` grouped by length into batches, each read's first `window_bp` bases."""
+    return batches_by_length(np.minimum(reads.lengths, window_bp) // TOKEN_BP + TOKEN_BP, batch_tokens)
 
 
 def evaluation_batch(reads: LabelledReads, rows: Int64s, window_bp: int) -> LabelledBatch:

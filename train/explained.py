@@ -13,8 +13,6 @@ from wyr_batch.models.explanandum import Explanandum
 
 from .data import LabelledBatch
 
-EXPLAINED = ("predicted", "labels")
-
 
 @dataclass(frozen=True)
 class Explained:

@@ -33,9 +33,6 @@ from .explained import check_pair, explain, first_classes
 from .loop import LoopConfig, is_first_process, train
 from .warmstart import WarmStartLoss
 
-TARGETS = ("predicted", "labels")
-COMPLEMENTS = ("entropy", "call")
-
 
 @dataclass(frozen=True)
 class ExplainerTraining:

@@ -31,7 +31,6 @@ from .loop import LoopConfig, is_first_process, train
 from .metrics import balanced_accuracy
 
 N_FRAMES = 6
-BALANCES = ("sampling", "weights", "none")
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class TrainedExplanandum(nn.Module):
             embedded = embedded * mask.unsqueeze(-1)
         hidden = self._encode(embedded, valid)
         pooled = F.dropout(model.pool(hidden, valid, mask), self.dropout, self.training)
-        return torch.cat([head(pooled) for head in model.classifiers], dim=-1), self.frame_head(pooled)
+        return model.logits(pooled), self.frame_head(pooled)
 
 
 def random_mask(valid: Tensor, most: float) -> Tensor:

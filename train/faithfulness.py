@@ -21,6 +21,8 @@ from torch import Tensor
 
 from wyr_batch.models.explanandum import Explanandum
 
+from .explained import first_classes
+
 ERASER_SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 CURVE_SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SHARES = tuple(sorted({*ERASER_SHARES, *CURVE_SHARES}))
@@ -42,9 +44,7 @@ def best_tokens(scores: Tensor, valid: Tensor, share: float) -> Tensor:
 
 def class_probabilities(explanandum: Explanandum, logits: Tensor, targets: Tensor) -> Tensor:
     """Return the probability of the classes int64 [B, R] (within their ranks), float32 [B, R]."""
-    probs = explanandum.probabilities(logits)
-    starts = torch.tensor([s.start for s in explanandum.slices])
-    return probs.gather(1, targets + starts)
+    return explanandum.probabilities(logits).gather(1, targets + first_classes(explanandum))
 
 
 def probability_curves(

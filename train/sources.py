@@ -118,6 +118,8 @@ def from_bertax(fragments: Path) -> Iterator[Piece]:
         with fragments.open("rb") as file:
             items = ijson.items(file, "item")
             while sequences := list(islice(items, _PIECE)):
+                if not all(isinstance(sequence, str) for sequence in sequences):
+                    raise InputError(f"{fragments}: got an entry that is no text, expected a JSON list of sequences.")
                 own = taxids[n_done : n_done + len(sequences)]
                 if len(own) < len(sequences):
                     break
@@ -153,10 +155,17 @@ def from_table(
         yield Piece(
             [str(name) for name in headers],
             [str(letters) for letters in columns[sequence]],
-            [None if t is None else int(t) for t in columns[taxid]] if taxid else None,
+            [_taxid(path, t) for t in columns[taxid]] if taxid else None,
             labels,
             [str(part) for part in columns[split]] if split else None,
         )
+
+
+def _taxid(path: Path, value: object) -> int | None:
+    try:
+        return None if value in (None, "") else int(str(value))
+    except ValueError:
+        raise InputError(f"{path}: got taxid {value!r}, expected a whole number.") from None
 
 
 def _label(value: object) -> str | None:

@@ -61,8 +61,7 @@ class WarmStartLoss:
             with torch.autocast(embedded.device.type, torch.bfloat16, enabled=self.bf16):
                 hidden = model.encoder.encode(embedded, valid)
             hidden = hidden.float()
-            pooled = model.pool(hidden, valid, None)
-            logits = torch.cat([head(pooled) for head in model.classifiers], dim=-1)
+            logits = model.logits(model.pool(hidden, valid, None))
             targets = model.top_classes(logits)
             scores = evidence(model, hidden, logits, targets)
             wanted = torch.stack([best_tokens(scores[:, r], valid, self.share) for r in range(scores.shape[1])], dim=1)

@@ -120,7 +120,7 @@ def prepare(
 
     SOURCES are FASTA files with taxids (--taxids, or `>TAXID INDEX` headers), BERTax trees (*_fragments.json beside
     *_species_picked.txt), or Parquet, CSV and TSV tables. Without one, or for a markers.fasta without --taxdump, it is
-    the marker set of Debian's metaphlan2-data (downloaded with apt), labelled by PyPI's taxoniq.
+    the marker set of Debian's metaphlan2-data (downloaded with apt), labelled by PyPI's taxoniq, always split by hash.
 
     \b
     wyr-batch train prepare -o markers.parquet

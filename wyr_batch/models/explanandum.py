@@ -68,7 +68,10 @@ class Explanandum(nn.Module):
             # in half precision.
             scaled = full_precision(embedded) * mask.unsqueeze(-1)
             hidden = self.encoder.encode(scaled.to(embedded.dtype), valid)
-        pooled = self.pool(hidden, valid, mask)
+        return self.logits(self.pool(hidden, valid, mask))
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Return the logits of every class, float32 [B, C], of pooled vectors [B, D]."""
         return torch.cat([head(pooled) for head in self.classifiers], dim=-1)
 
     def pool(self, hidden: Tensor, valid: Tensor, mask: Tensor | None) -> Tensor:
