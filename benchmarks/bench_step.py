@@ -1,8 +1,9 @@
-"""What one step of the Explainer's training costs, and what makes it cheaper: precision, attention written out, compiled.
+"""What a step of the Explainer's training costs, and what makes it cheaper: precision, attention written out, compiled.
 
     python benchmarks/bench_step.py markers.parquet -o benchmarks/results/step.json
 
-The starter's classifier, batches of 48 reads, the same 16 batches each time; the first round (compilation) is not counted.
+The starter's classifier, batches of 48 reads, the same 16 batches each time; the first round (compilation) does not
+count.
 """
 
 from __future__ import annotations
