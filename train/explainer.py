@@ -8,6 +8,7 @@ The defaults are the paper's. What goes beyond it, each off by default:
 
     sharpness          the classifier's logits are multiplied by it inside the loss, so that an unsure classifier's
                        call is kept rather than made surer (else masks open wide, for that makes every call surer)
+    rank_weights       a rank whose calls flip first (the finest, as a rule) can count more
     complement="call"  the complement should not speak for the explained class, whatever else it says
     warm_start_steps   the masks first learn where a token's own hidden state speaks for the explained class
 """
@@ -52,6 +53,7 @@ class ExplainerTraining:
     entropy_scale: str = "classes"
     sharpness: float = 1.0
     complement_sharpness: float = 1.0
+    rank_weights: tuple[float, ...] = ()
     targets: str = "predicted"
     warm_start_steps: int = 0
     warm_start_share: float = 0.45
@@ -121,7 +123,7 @@ class ExplainerLoss:
         a, b = config.area_least, config.area_most
         area = terms.area_loss(target, other * config.lambda_other, own, has_class, valid, a, b)
         return {
-            "classification": terms.classification_loss(kept, targets, model.slices),
+            "classification": terms.classification_loss(kept, targets, model.slices, config.rank_weights),
             "entropy": config.lambda_entropy * complement,
             "area": config.lambda_area * area,
             "variation": config.lambda_variation * terms.variation_loss(target, other * config.lambda_other, valid),
@@ -203,6 +205,9 @@ def train_explainer(
         start_from: an Explainer of the same classes whose weights to begin with.
     Returns: the one with the lowest validation loss.
     """
+    if config.rank_weights and len(config.rank_weights) != len(explanandum.n_classes):
+        got = f"{len(config.rank_weights)} weights, expected {len(explanandum.n_classes)}"
+        raise UsageError(f"--rank-weights: got {got}. Give one for each rank, coarsest first.")
     if start_from and config.warm_start_steps:
         raise UsageError("--start-from: got --warm-start-steps as well, expected one of the two.")
     torch.manual_seed(loop.seed)

@@ -17,14 +17,18 @@ from torch.nn import functional as F
 ENTROPY_SCALES = ("classes", "log")
 
 
-def classification_loss(logits: Tensor, targets: Tensor, slices: Sequence[slice]) -> Tensor:
+def classification_loss(
+    logits: Tensor, targets: Tensor, slices: Sequence[slice], weights: Sequence[float] | None = None
+) -> Tensor:
     """Return the sum over ranks of the cross-entropy of the masked read against the explained classes.
 
     Args:
         logits: float [B, C]; targets: int64 [B, R], class within the rank, -1 where there is none.
+        weights: of each rank; left out: the paper's, all 1.
     """
+    weights = weights or [1.0] * len(slices)
     terms = [
-        F.cross_entropy(logits[:, classes].float(), targets[:, r], ignore_index=-1)
+        weights[r] * F.cross_entropy(logits[:, classes].float(), targets[:, r], ignore_index=-1)
         for r, classes in enumerate(slices)
         if (targets[:, r] >= 0).any()
     ]

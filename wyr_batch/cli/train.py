@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from wyr_batch.errors import MissingExtraError
+from wyr_batch.errors import MissingExtraError, UsageError
 
 # The built-in starter's classes: genera with this many sequences outside the test part.
 MIN_SEQUENCES = 780
@@ -78,7 +78,7 @@ def _loop(options: dict[str, Any]) -> Any:
     """Take the loop's options out of `options` and return a LoopConfig; sets torch's threads."""
     import torch
 
-    from wyr_batch.config import available_cpus
+    from wyr_batch.threads import available_cpus
 
     torch.set_num_threads(options.pop("threads") or available_cpus())
     options.pop("debug")
@@ -219,6 +219,9 @@ def explanandum(
 @click.option("--targets", type=click.Choice(["predicted", "labels"]), default="predicted", help="Classes to explain.")
 @click.option("--sharpness", default=1.0, help="Multiplies the classifier's logits in the classification term.")
 @click.option("--complement-sharpness", default=1.0, help="Multiplies them in the complement's term.")
+@click.option(
+    "--rank-weights", metavar="1,1,2", help="Weights of the ranks in the classification term, coarsest first."
+)
 @click.option("--warm-start-steps", default=0, help="Steps that first teach where tokens speak for the class.")
 @click.option("--warm-start-share", default=0.45, help="Share of tokens to mark then.")
 @click.option(
@@ -234,6 +237,7 @@ def explainer(
     resume: bool,
     start_from: Path | None,
     randomise: int | None,
+    rank_weights: str | None,
     **options: Any,
 ) -> None:
     """Train an Explainer against a frozen Explanandum.
@@ -247,6 +251,7 @@ def explainer(
     from wyr_batch.models.checkpoints import load_explanandum
 
     model, ranks = load_explanandum(explanandum_dir)
+    options["rank_weights"] = _numbers(rank_weights, "--rank-weights")
     table = reader.read_table(data)
     training = reader.load_reads(table, ranks, "train", null_share)
     warn_of_blank(model, ranks, training)
@@ -264,6 +269,14 @@ def explainer(
         provenance={"null_share": null_share, "randomised": randomise},
     )
     click.echo(f"{output}: explainer trained", err=True)
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...]:
+    """Return the numbers of a comma-separated list; none where nothing was given."""
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(f"{option}: got {text}, expected numbers with commas between. Write 1,1,2.") from None
 
 
 def warn_of_blank(model: Any, ranks: Any, reads: Any) -> None:
