@@ -34,7 +34,7 @@ from common import environment, esm_tokenizer
 import wyr_batch
 from wyr_batch.batching import pad_batch
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.config import RunConfig, available_cpus
+from wyr_batch.config import RunConfig
 from wyr_batch.engines import Engine, open_engine
 from wyr_batch.models.checkpoints import save_explainer, save_explanandum
 from wyr_batch.models.encoder import EncoderConfig
@@ -43,6 +43,7 @@ from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.pipeline import Planner
 from wyr_batch.ranks import Rank
 from wyr_batch.reads import open_reads
+from wyr_batch.threads import available_cpus
 
 CLASSES = {"superkingdom": 4, "phylum": 55, "genus": 1878}
 READ_BP, EAGER_ROWS = 1500, 16

@@ -27,10 +27,11 @@ from common import environment, esm_tokenizer
 import wyr_batch
 from wyr_batch.batching import pad_batch
 from wyr_batch.bundle import load_bundle
-from wyr_batch.config import RunConfig, available_cpus
+from wyr_batch.config import RunConfig
 from wyr_batch.engines import open_engine
 from wyr_batch.pipeline import Planner
 from wyr_batch.reads import open_reads
+from wyr_batch.threads import available_cpus
 
 EAGER_ROWS = 32
 

@@ -17,9 +17,9 @@ from wyr_batch.export import proof
 
 from wyr_batch.bundle import load_bundle
 from wyr_batch.cli.export import PARITY_READS, token_arrays
-from wyr_batch.config import available_cpus
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 from wyr_batch.models.fused import Fused
+from wyr_batch.threads import available_cpus
 
 DTYPES = ("float32", "float16", "bfloat16")
 

@@ -25,10 +25,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from wyr_batch.config import available_cpus
 from wyr_batch.engines.onnx import open_session
 from wyr_batch.errors import ModelError
 from wyr_batch.models.fused import Fused, FusedOutput
+from wyr_batch.threads import available_cpus
 
 from .graph import GraphExplainer
 

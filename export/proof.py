@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from wyr_batch.config import available_cpus
 from wyr_batch.engines import RUNTIMES
 from wyr_batch.models.fused import Fused
 from wyr_batch.models.precision import in_precision
+from wyr_batch.threads import available_cpus
 from wyr_batch.tokens import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
 
 from .onnx import runner_from_onnx

@@ -86,10 +86,9 @@ def test_bad_input_is_a_message_and_no_output(name: str, tmp_path: Path, capsys:
     assert ", expected " in err
     assert "Traceback" not in err
     assert not output.exists()
-    partial = output.with_name("masks.parquet.partial")
-    assert partial.exists() == (name == "cut_in_sequence" or (name == "cut.gz" and "rows finished" in err))
-    if partial.exists():
-        assert "rows finished before this" in err
+    parts = output.with_name("masks.parquet.parts")
+    assert parts.exists() == ("reads are finished and kept" in err)
+    assert parts.exists() or name != "cut_in_sequence"
 
 
 def test_good_reads_before_damage_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +100,7 @@ def test_good_reads_before_damage_are_kept(tmp_path: Path, capsys: pytest.Captur
     assert main(["run", str(damaged), "-o", str(output)]) == 1
     err = capsys.readouterr().err
     assert "read 'r50', record 50" in err
-    kept = pq.read_table(tmp_path / "masks.parquet.partial")
+    kept = pq.read_table(tmp_path / "masks.parquet.parts" / "part-000000.parquet")
     assert kept["read_id"].to_pylist() == [f"r{i + 1}" for i in range(49)]
     assert not output.exists()
 
@@ -115,7 +114,7 @@ def test_existing_and_unwritable_outputs_are_refused(tmp_path: Path, capsys: pyt
     assert main(["run", str(EXAMPLE), "-o", str(tmp_path / "no" / "such" / "m.parquet")]) == 1
     assert "mkdir -p" in capsys.readouterr().err
     assert main(["run", str(EXAMPLE), "-o", "/proc/masks.parquet"]) == 1
-    assert "/proc/masks.parquet: got " in capsys.readouterr().err
+    assert "/proc/masks.parquet.parts: got " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -159,7 +158,7 @@ def test_interrupt_keeps_finished_rows_and_exits_130(tmp_path: Path) -> None:
         assert process.stderr is not None
         process.stdin.write(fastq(25_000).encode())
         process.stdin.flush()
-        partial = tmp_path / "masks.parquet.partial"
+        partial = tmp_path / "masks.parquet.parts"
         deadline = time.monotonic() + 60
         while not partial.exists() and time.monotonic() < deadline:
             time.sleep(0.05)

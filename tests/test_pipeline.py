@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from hypothesis import strategies as st
 from same_rows import differences
 from toy_engine import RANKS, ToyEngine
 
-from wyr_batch.errors import InputError, OutputError
+from wyr_batch.engines import EngineOutput
+from wyr_batch.engines.base import Int32s
+from wyr_batch.errors import EngineError, InputError, Interrupted, OutputError
 from wyr_batch.pipeline import Explained, ExplainStep, Planner, Work
 from wyr_batch.reads import ReadChunk
 from wyr_batch.rows import RowBuilder
-from wyr_batch.runner import run_overlapped, run_serial
+from wyr_batch.runner import QUEUE_CHUNKS, run_overlapped, run_serial
 from wyr_batch.segments import find_segments
-from wyr_batch.stats import RunStats
+from wyr_batch.stats import RunStats, counts_of
 from wyr_batch.tokens import tokenise
 from wyr_batch.writer import MaskWriter
 
@@ -127,17 +130,42 @@ def works(n: int, error: Exception | None = None) -> Generator[Work, None, None]
         raise error
 
 
-@pytest.mark.parametrize("runner", [run_serial, run_overlapped])
-def test_runners_keep_order_and_write_what_came_before_an_input_error(runner: type) -> None:
+@pytest.mark.parametrize(("runner", "n_engines"), [(run_serial, 1), (run_overlapped, 1), (run_overlapped, 3)])
+def test_runners_keep_order_and_write_what_came_before_an_input_error(
+    runner: Callable[..., None], n_engines: int
+) -> None:
     seen: list[str] = []
 
     def write(done: Explained) -> None:
         seen.extend(done.work.chunk.ids.to_pylist())
 
-    step = ExplainStep(ToyEngine(), PREDICTED)
+    steps = [ExplainStep(ToyEngine(), PREDICTED) for _ in range(n_engines)]
     with pytest.raises(InputError, match="cut"):
-        runner(works(9, InputError("x: got a cut file, expected more.")), step, write, RunStats())
-    assert seen == [f"r{i}" for i in range(9)]
+        runner(works(50, InputError("x: got a cut file, expected more.")), steps, write, RunStats())
+    assert seen == [f"r{i}" for i in range(50)]
+
+
+def test_engines_share_the_work_and_a_slow_one_holds_back_few_results() -> None:
+    """The first engine waits until the others can go no further; rows still come in order."""
+    step, stats = ExplainStep(ToyEngine(), PREDICTED), RunStats()
+    seen: list[str] = []
+    released, n_ahead = threading.Event(), []
+
+    def slow(work: Work) -> Explained:
+        if not released.is_set():
+            time.sleep(0.5)
+            released.set()
+        return step(work)
+
+    def fast(work: Work) -> Explained:
+        if not released.is_set():
+            n_ahead.append(1)
+        return step(work)
+
+    run_overlapped(works(200), [slow, fast, fast], lambda d: seen.extend(d.work.chunk.ids.to_pylist()), stats)
+    assert seen == [f"r{i}" for i in range(200)]
+    assert stats.n_chunks == 200
+    assert 0 < len(n_ahead) <= QUEUE_CHUNKS + 3 + 2
 
 
 def test_overlapped_run_stops_when_writing_fails() -> None:
@@ -146,11 +174,11 @@ def test_overlapped_run_stops_when_writing_fails() -> None:
 
     before = threading.active_count()
     with pytest.raises(OutputError, match="no space"):
-        run_overlapped(works(1000), ExplainStep(ToyEngine(), PREDICTED), write, RunStats())
-    assert threading.active_count() == before, "both threads have ended"
+        run_overlapped(works(1000), [ExplainStep(ToyEngine(), PREDICTED)] * 2, write, RunStats())
+    assert threading.active_count() == before, "all threads have ended"
 
 
-def test_overlapped_run_stops_when_the_engine_fails() -> None:
+def test_overlapped_run_stops_when_an_engine_fails() -> None:
     seen: list[str] = []
     step = ExplainStep(ToyEngine(), PREDICTED)
 
@@ -160,8 +188,27 @@ def test_overlapped_run_stops_when_the_engine_fails() -> None:
         return step(work)
 
     with pytest.raises(MemoryError):
-        run_overlapped(works(1000), failing, lambda d: seen.extend(d.work.chunk.ids.to_pylist()), RunStats())
+        run_overlapped(works(1000), [failing] * 2, lambda d: seen.extend(d.work.chunk.ids.to_pylist()), RunStats())
     assert seen == ["r0", "r1", "r2"]
+
+
+def test_an_interrupt_while_no_reads_come_writes_what_is_explained() -> None:
+    seen: list[str] = []
+    came = threading.Event()
+
+    def stalling() -> Generator[Work, None, None]:
+        yield from works(5)
+        came.set()
+        threading.Event().wait(timeout=1)
+
+    def check() -> None:
+        if came.is_set():
+            raise Interrupted("interrupted by SIGTERM")
+
+    steps = [ExplainStep(ToyEngine(), PREDICTED)] * 2
+    with pytest.raises(Interrupted):
+        run_overlapped(stalling(), steps, lambda d: seen.extend(d.work.chunk.ids.to_pylist()), RunStats(), check)
+    assert seen == [f"r{i}" for i in range(5)]
 
 
 def test_output_appears_only_when_whole(tmp_path: Path) -> None:
@@ -174,10 +221,90 @@ def test_output_appears_only_when_whole(tmp_path: Path) -> None:
     assert not output.exists()
     writer.commit()
     assert output.exists()
-    assert not writer.partial.exists()
-    with pytest.raises(OutputError, match="--overwrite"):
-        MaskWriter(output, builder.schema, {})
-    again = MaskWriter(output, builder.schema, {}, overwrite=True)
-    assert again.abandon() == 0
-    assert not again.partial.exists()
-    assert output.exists()
+    again = MaskWriter(output, builder.schema, {})
+    again.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["masks.parquet"]
+
+
+class LimitedEngine(ToyEngine):
+    """Has memory for so many padded tokens, and fails on reads that hold the token `POISON`, alone or not."""
+
+    POISON = 6  # AAAAAA
+
+    def __init__(self, most_tokens: int, poisoned: str = "error") -> None:
+        super().__init__()
+        self.most_tokens, self.poisoned = most_tokens, poisoned
+
+    def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
+        if input_ids.size > self.most_tokens:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        bad = (input_ids == self.POISON).any(axis=1)
+        if bad.any() and self.poisoned == "error":
+            raise ValueError("a kernel failed")
+        out = super()._infer(input_ids, explain_ids)
+        out.probs[bad] = np.nan
+        return out
+
+
+def test_out_of_memory_halves_batches_and_remembers() -> None:
+    reads = ["ACGTAC" * (2 + i % 7) for i in range(60)]
+    work = Planner(10, 2, 512).plan(ReadChunk.from_sequences(reads))
+    engine = LimitedEngine(most_tokens=100)
+    step = ExplainStep(engine, PREDICTED)
+    done, whole = step(work), ExplainStep(ToyEngine(), PREDICTED)(work)
+    assert not done.failed
+    np.testing.assert_array_equal(done.mask, whole.mask)
+    np.testing.assert_array_equal(done.probs, whole.probs)
+    assert step.runner.most_tokens is not None
+    engine.shapes.clear()
+    failures = []
+    engine.most_tokens, engine._infer = 100, failing_counter(engine._infer, failures)  # type: ignore[method-assign]
+    step(work)
+    assert not failures, "the second chunk begins with batches that fit"
+
+
+def failing_counter(infer: Callable[..., EngineOutput], failures: list[str]) -> Callable[..., EngineOutput]:
+    def counted(input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
+        try:
+            return infer(input_ids, explain_ids)
+        except RuntimeError as error:
+            failures.append(str(error))
+            raise
+
+    return counted
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        (LimitedEngine(10_000), "a kernel failed"),
+        (LimitedEngine(10_000, poisoned="nan"), "the model's numbers are not finite"),
+        (LimitedEngine(30), "out of memory"),
+    ],
+)
+def test_a_read_that_fails_alone_is_a_row_with_its_reason(engine: LimitedEngine, reason: str) -> None:
+    reads = ["ACGTAC" * (1 + i % 4) for i in range(50)]
+    bad = [7, 8, 31]
+    for i in bad:
+        reads[i] = "ACGTAC" + "AAAAAA" * (40 if reason == "out of memory" else 2)
+    planner = Planner(60, 2, 64)
+    done = ExplainStep(engine, PREDICTED)(planner.plan(ReadChunk.from_sequences(reads)))
+    assert sorted(done.failed) == bad
+    assert all(reason in why for why in done.failed.values())
+    builder = RowBuilder(RANKS)
+    rows = builder.build(done).to_pylist()
+    good = ExplainStep(ToyEngine(), PREDICTED)(planner.plan(ReadChunk.from_sequences(reads)))
+    for i, (row, twin) in enumerate(zip(rows, builder.build(good).to_pylist(), strict=True)):
+        if i in bad:
+            assert (row["status"], row["mask"], row["kingdom"], row["mask_mean"]) == ("failed", None, None, None)
+        else:
+            assert row == twin
+    counts = counts_of(done, builder.status(done))
+    assert counts.statuses == {"ok": 47, "failed": 3}
+    assert sum(counts.failures.values()) == 3
+
+
+def test_an_engine_that_only_fails_ends_the_run() -> None:
+    work = Planner(60, 2, 64).plan(ReadChunk.from_sequences(["AAAAAA"] * 200))
+    with pytest.raises(EngineError, match="a kernel failed"):
+        ExplainStep(LimitedEngine(10_000), PREDICTED)(work)

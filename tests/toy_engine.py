@@ -14,8 +14,14 @@ from wyr_batch.ranks import Rank
 RANKS = (Rank("kingdom", ("Animal", "Plant")), Rank("family", ("a", "b", "c")))
 
 
+class ToyBundle(Bundle):
+    """A bundle that is no folder."""
+
+    sha256 = "0" * 64  # type: ignore[assignment]
+
+
 def toy_bundle(window_bp: int = 60, max_tokens: int = 64) -> Bundle:
-    return Bundle(
+    return ToyBundle(
         folder=Path(__file__).parent / "data",
         name="toy",
         ranks=RANKS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,99 +17,147 @@ import numpy.typing as npt
 
 from wyr_batch import __version__
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.config import DEFAULT_BATCH_TOKENS, RunConfig, available_cpus
-from wyr_batch.engines import Engine, open_engine
-from wyr_batch.errors import InputError, WyrError
+from wyr_batch.config import DEFAULT_BATCH_TOKENS, RunConfig
+from wyr_batch.engines import Engine, open_engine, open_engines
+from wyr_batch.errors import InputError, OtherReadsError, WyrError
+from wyr_batch.inputs import InputWatch, check_readable, read_work
 from wyr_batch.log import Progress
-from wyr_batch.pipeline import Explained, ExplainStep, Planner, ReadWatch, Work, read_work
+from wyr_batch.manifest import describe_input
+from wyr_batch.parts import Parts, check_output
+from wyr_batch.pipeline import Explained, ExplainStep, Planner
 from wyr_batch.reads import ReadChunk
 from wyr_batch.rows import RowBuilder
 from wyr_batch.runner import run_overlapped, run_serial
-from wyr_batch.stats import RunStats
-from wyr_batch.writer import MaskWriter, check_output
+from wyr_batch.stats import RunStats, counts_of
+from wyr_batch.threads import available_cpus, limit_threads
 
 logger = logging.getLogger("wyr_batch")
 
 
-def run(config: RunConfig, *, progress: bool = False, overlapped: bool = True) -> RunStats:
+def run(
+    config: RunConfig, *, progress: bool = False, overlapped: bool = True, check: Callable[[], None] = lambda: None
+) -> RunStats:
     """Explain the reads of `config.inputs` and write `config.output`.
 
-    The output appears under its name only when every read is in it. If the run ends early (damaged input, an
-    interrupt), the rows finished so far stay in `<output>.partial`.
+    The output appears under its name only when every read is in it. Until then finished parts lie beside it (parts.py);
+    whatever ends the run, they stay, and the same call with `resume=True` goes on after them.
 
     Args:
         progress: show progress on stderr.
         overlapped: read, infer and write in three threads; False does the same in one.
+        check: called between batches; raises if the run is to end, as `interrupt.gentle_end` gives it.
     Returns: what went through.
     Raises: WyrError; KeyboardInterrupt.
     """
-    check_output(config.output, config.overwrite)
+    check_output(config.output, config.is_dataset, config.overwrite or config.resume)
     bundle = load_bundle(config.model)
     if config.model is None:
         logger.info("No --model given: using the built-in starter (%s).", bundle.summary())
-    window_tokens, overlap_tokens = config.window_tokens(bundle)
-    explain_row = config.explain_row(bundle)
-    planner = Planner(window_tokens, overlap_tokens, config.batch_tokens, config.min_length)
     rows = RowBuilder(
         bundle.ranks,
         mask_dtype=config.mask_dtype,
         rank_masks=config.rank_masks,
         top_k=config.top_k,
         confidence=config.confidence,
+        files=config.inputs if len(config.inputs) > (2 if config.paired else 1) else (),
     )
-    with open_engine(bundle, config.device, config.runtime, config.dtype, config.n_threads) as engine:
+    explain_row = config.explain_row(bundle)
+    window_tokens, overlap_tokens = config.window_tokens(bundle)
+    planner = Planner(window_tokens, overlap_tokens, config.batch_tokens, config.min_length)
+    limit_threads(config.n_threads)
+    with ExitStack() as stack:
+        asked = (config.device, config.runtime, config.dtype, config.n_threads)
+        engines = [stack.enter_context(engine) for engine in open_engines(bundle, *asked)]
+        devices = ", ".join(dict.fromkeys(engine.device for engine in engines))
+        stats = RunStats(engines[0].runtime, devices, engines[0].dtype)
         logger.info(
-            "wyr-batch %s: %s, %d threads, %d tokens a batch, windows of %d tokens",
-            *(__version__, engine.describe(), config.n_threads, config.batch_tokens, window_tokens),
+            "wyr-batch %s: %s %s on %s, %d threads, %d tokens a batch, windows of %d tokens",
+            *(__version__, stats.runtime, stats.dtype, devices, config.n_threads, config.batch_tokens, window_tokens),
         )
-        watch = ReadWatch(len(config.inputs))
-        works = read_work(config, planner, watch)
-        # The first chunk is read before the output is opened: an input that cannot be read leaves nothing behind.
-        first = next(works, None)
-        stats = RunStats()
-        writer = MaskWriter(config.output, rows.schema, _footer(bundle, engine, config), config.overwrite)
-        with Progress(lambda: watch.share, progress) as bar:
-
-            def write(done: Explained) -> None:
-                writer.write(rows.build(done))
-                stats.count(done, rows.status(done))
-                bar.update(stats.n_reads, stats.n_bases)
-
-            runner = run_overlapped if overlapped else run_serial
-            try:
-                runner(_chained(first, works), ExplainStep(engine, explain_row), write, stats)
-                writer.commit()
-            except BaseException as error:
-                kept = writer.abandon()
-                if kept and isinstance(error, WyrError | KeyboardInterrupt):
-                    logger.error("%s: the %s rows finished before this are in it.", writer.partial, f"{kept:,}")
-                raise
+        # An input that cannot be opened leaves nothing behind.
+        for path in config.inputs:
+            check_readable(path)
+        parts = Parts(
+            config.output,
+            rows.schema,
+            _manifest(bundle, stats, config),
+            dataset=config.is_dataset,
+            resume=config.resume,
+            overwrite=config.overwrite,
+            part_s=config.part_s,
+        )
+        stats.resume(parts.counts)
+        if parts.finished:
+            logger.info("--resume: %s is finished already.", config.output)
+            return stats
+        steps = [ExplainStep(engine, explain_row, check) for engine in engines]
+        _explain_all(config, planner, steps, rows, parts, stats, progress, overlapped, check)
         stats.finish()
-    if writer.n_rows != stats.n_reads:
-        raise InputError(f"{config.output}: got {writer.n_rows} rows, expected {stats.n_reads}. Please report this.")
+    if parts.counts.n_reads != stats.n_reads:
+        raise AssertionError(f"{config.output}: {parts.counts.n_reads} rows of {stats.n_reads} reads")
     return stats
 
 
-def _chained(first: Work | None, rest: Generator[Work, None, None]) -> Generator[Work, None, None]:
-    with closing(rest):
-        if first is not None:
-            yield first
-        yield from rest
+def _explain_all(
+    config: RunConfig,
+    planner: Planner,
+    steps: Sequence[ExplainStep],
+    rows: RowBuilder,
+    parts: Parts,
+    stats: RunStats,
+    progress: bool,
+    overlapped: bool,
+    check: Callable[[], None],
+) -> None:
+    """Reads -> parts -> output; what is finished is kept whatever happens."""
+    watch = InputWatch(len(config.inputs))
+    works = read_work(config, planner, watch, parts.counts.n_reads, parts.digest)
+    if parts.counts.n_reads:
+        logger.info("--resume: %s reads are finished; going on after them.", f"{parts.counts.n_reads:,}")
+    with Progress(lambda: watch.share, progress) as bar:
+
+        def write(done: Explained) -> None:
+            counts = counts_of(done, rows.status(done))
+            parts.write(rows.build(done), counts, done.work.digest)
+            stats.add(done, counts)
+            bar.update(stats)
+
+        runner = run_overlapped if overlapped else run_serial
+        try:
+            runner(works, steps, write, stats, check)
+            parts.commit()
+        except BaseException as error:
+            damage = isinstance(error, InputError) and not isinstance(error, OtherReadsError)
+            parts.abandon(watch.current if damage else [])
+            if parts.counts.n_reads and isinstance(error, WyrError | KeyboardInterrupt):
+                logger.error(
+                    "%s: %s reads are finished and kept. To go on after them, run the same command with --resume.",
+                    *(parts.folder, f"{parts.counts.n_reads:,}"),
+                )
+            raise
 
 
-def _footer(bundle: Bundle, engine: Engine, config: RunConfig) -> dict[str, Any]:
-    return {
+def _manifest(bundle: Bundle, stats: RunStats, config: RunConfig) -> dict[str, Any]:
+    """Return what the run is, for _run.json; `footer` goes into every Parquet file of it."""
+    footer = {
         "version": __version__,
         "command": "run",
         "inputs": list(config.inputs),
         "bundle": bundle.name,
         "bundle_sha256": bundle.sha256,
-        "runtime": engine.runtime,
-        "device": engine.device,
-        "dtype": engine.dtype,
+        "runtime": stats.runtime,
+        "device": stats.device,
+        "dtype": stats.dtype,
         "mask_dtype": config.mask_dtype,
         "explain": list(config.explain) or ["predicted"],
         "ranks": [rank.name for rank in bundle.ranks],
+    }
+    return {
+        "version": __version__,
+        "bundle_sha256": bundle.sha256,
+        "inputs": [describe_input(path) for path in config.inputs],
+        "options": {**config.identity(), "dtype": stats.dtype, "runtime": stats.runtime},
+        "footer": footer,
     }
 
 

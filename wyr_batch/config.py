@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from wyr_batch.bundle import Bundle
 from wyr_batch.errors import UsageError
+from wyr_batch.threads import available_cpus
 from wyr_batch.tokens import TOKEN_BP, Int32s
 
+PART_S = 30.0
 MASK_DTYPES = ("float32", "float16", "uint8")
 DEFAULT_BATCH_TOKENS = 8192
 
@@ -24,6 +25,9 @@ class RunConfig:
         explain: 'predicted', or RANK=LABEL for some ranks.
         window_bp, overlap_bp: None takes the bundle's window and an eighth of it.
         confidence: a call with a lower probability is null.
+        dataset: the output is a directory of parts; so is one that exists as a directory.
+        paired: inputs are mates, two files at a time; interleaved: consecutive reads are mates.
+        part_s: a part is finished at least so often; what is not in one is lost when the run is killed.
     """
 
     inputs: tuple[str, ...]
@@ -43,13 +47,25 @@ class RunConfig:
     overlap_bp: int | None = None
     max_reads: int | None = None
     min_length: int = 0
+    dataset: bool = False
+    paired: bool = False
+    interleaved: bool = False
+    resume: bool = False
     overwrite: bool = False
+    part_s: float = PART_S
 
     def __post_init__(self) -> None:
         if not self.inputs:
             raise UsageError("FILES: got none, expected at least one file of reads, or - for standard input.")
         if self.inputs.count("-") > 1:
             raise UsageError("FILES: got - more than once, expected standard input at most once.")
+        if self.paired and self.interleaved:
+            raise UsageError("--paired: got --interleaved as well, expected one of the two.")
+        if self.paired and len(self.inputs) % 2:
+            got = f"{len(self.inputs)} files"
+            raise UsageError(f"--paired: got {got}, expected two at a time: R1 R2, or A_R1 A_R2 B_R1 B_R2.")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume: got --overwrite as well, expected one of the two.")
         if self.mask_dtype not in MASK_DTYPES:
             raise UsageError(f"--mask-dtype: got {self.mask_dtype}, expected one of {', '.join(MASK_DTYPES)}.")
         for flag, value, least in (
@@ -57,12 +73,24 @@ class RunConfig:
             ("--min-length", self.min_length, 0),
             ("--threads", self.threads, 0),
             ("--max-batch-tokens", self.max_batch_tokens, 0),
+            ("--part-seconds", self.part_s, 0),
             ("--max-reads", 1 if self.max_reads is None else self.max_reads, 1),
         ):
             if value < least:
                 raise UsageError(f"{flag}: got {value}, expected {least} or more.")
         if not 0 <= self.confidence <= 1:
             raise UsageError(f"--confidence: got {self.confidence}, expected a probability between 0 and 1.")
+
+    @property
+    def is_dataset(self) -> bool:
+        return self.dataset or self.output.is_dir()
+
+    def identity(self) -> dict[str, object]:
+        """Return the options that rows depend on; a run is resumed with the same ones."""
+        names = ("dtype", "mask_dtype", "rank_masks", "top_k", "confidence", "explain", "window_bp", "overlap_bp")
+        more = ("max_reads", "min_length", "paired", "interleaved")
+        found = {name: getattr(self, name) for name in (*names, *more)}
+        return {**found, "explain": list(self.explain), "dataset": self.is_dataset}
 
     @property
     def n_threads(self) -> int:
@@ -108,22 +136,3 @@ class RunConfig:
                 raise UsageError(f"--explain: got {name} {label!r}, expected one of its {len(labels)} labels: {shown}")
             wanted[ranks.index(name)] = labels.index(label)
         return wanted
-
-
-def available_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, and its cgroup's quota rounded up."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for quota_file, period_file in (
-        ("/sys/fs/cgroup/cpu.max", None),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-    ):
-        try:
-            words = Path(quota_file).read_text().split()
-            if period_file:
-                words += Path(period_file).read_text().split()
-            quota, period = int(words[0]), int(words[1])
-        except (OSError, ValueError, IndexError):  # no such cgroup, or "max": no quota
-            continue
-        if quota > 0:
-            return max(1, min(cpus, -(-quota // period)))
-    return cpus

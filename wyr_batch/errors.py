@@ -23,6 +23,10 @@ class InputError(WyrError):
     """Reads that cannot be opened, or are damaged from some record on."""
 
 
+class OtherReadsError(InputError):
+    """The reads of a resumed run are not those that were explained before."""
+
+
 class OutputError(WyrError):
     """An output that cannot be written, or that exists and may not be replaced."""
 
@@ -35,6 +39,20 @@ class ModelError(WyrError):
 
 class ShapeError(ModelError):
     """A tensor whose shape or dtype is not what the model takes."""
+
+
+class EngineError(WyrError):
+    """The runtime failed on a batch."""
+
+
+class OutOfMemory(EngineError):
+    """The runtime had no memory for a batch; a smaller one may go."""
+
+
+class Interrupted(WyrError):
+    """A signal asked the run to end."""
+
+    exit_code = 130
 
 
 class MissingExtraError(WyrError):

@@ -7,7 +7,10 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from wyr_batch.stats import RunStats
 
 logger = logging.getLogger("wyr_batch")
 LINE_EVERY_S = 60.0
@@ -65,15 +68,18 @@ class Progress:
         if self._bar:
             self._rich.stop()
 
-    def update(self, n_reads: int, n_bases: int) -> None:
-        """Say that so many reads and bases have been written."""
+    def update(self, stats: RunStats) -> None:
+        """Say what has been written, and where chunks wait."""
         now = time.monotonic()
         elapsed = max(now - self._started, 1e-9)
         share = self._share()
-        text = f"{n_reads:,} reads, {n_reads / elapsed:,.0f} reads/s, {n_bases / elapsed / 1e6:.2f} Mbases/s"
+        here = stats.here
+        rates = f"{here.n_reads / elapsed:,.0f} reads/s, {here.n_bases / elapsed / 1e6:.2f} Mbases/s"
+        text = f"{stats.n_reads:,} reads, {rates}"
         if self._bar:
             self._rich.update(self._task, completed=share, total=None if share is None else 1.0, description=text)
         elif self._visible and now - self._last >= LINE_EVERY_S:
             self._last = now
             left = f", {elapsed * (1 - share) / share / 60:.0f} min left" if share else ""
-            logger.info("%s%s", text, left)
+            waiting = ", ".join(f"{name} {fill:.1f}" for name, fill in stats.queue_fill.items())
+            logger.info("%s%s; chunks waiting: %s", text, left, waiting)

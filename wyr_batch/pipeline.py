@@ -1,27 +1,28 @@
 """The data flow of a run, top to bottom. It knows no threads: see runner.py.
 
-reads    -> ReadChunk     consecutive reads as columns                       reads.py
+reads    -> ReadChunk     consecutive reads as columns                       inputs.py, reads.py, pairs.py
 tokens   -> Tokens        6-mers and each token's first base                 tokens.py
 windows  -> Windows       long reads cut                                     windows.py
 batches  -> input_ids     like lengths together, by token budget             batching.py
-engine   -> EngineOutput  masks and probabilities of a batch                 engines/
+engine   -> EngineOutput  masks and probabilities of a batch                 batchrunner.py, engines/
 stitch   -> Explained     back to one row a read, in input order             here
 rows     -> RecordBatch   the Parquet columns                                rows.py
+parts    -> Parquet       finished parts, then the one file                  parts.py, writer.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from wyr_batch.batching import kept_tokens, pad_batch, plan_batches
-from wyr_batch.config import RunConfig
+from wyr_batch.batching import kept_tokens, plan_batches
+from wyr_batch.batchrunner import BatchRunner
 from wyr_batch.engines import Engine
 from wyr_batch.ranks import rank_slices
-from wyr_batch.reads import ReadChunk, Reads, open_reads
+from wyr_batch.reads import ReadChunk
 from wyr_batch.tokens import Int32s, Int64s, Tokens, tokenise
 from wyr_batch.windows import Float32s, Windows, combine_probs, cut_windows
 
@@ -33,6 +34,7 @@ class Work:
     Attributes:
         too_short: bool [n], reads below --min-length; they have no windows.
         batches: indices of windows, one array a batch.
+        digest: checksums of all reads of the run up to the chunk's end.
     """
 
     chunk: ReadChunk
@@ -40,6 +42,7 @@ class Work:
     too_short: npt.NDArray[np.bool_]
     windows: Windows
     batches: list[Int64s]
+    digest: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Explained:
         rank_masks: float32 [R, N].
         explained_ids: int32 [n, R].
         probs, masked_probs: float32 [n, C].
+        failed: reads for which the engine gave no result, by index in the chunk, and why; they hold zeros and -1.
         n_run_tokens: tokens that were run, `<cls>` and the overlap of windows included.
         n_padded_tokens: size of the batches that were run, padding included.
     """
@@ -61,6 +65,7 @@ class Explained:
     explained_ids: Int32s
     probs: Float32s
     masked_probs: Float32s
+    failed: dict[int, str]
     n_run_tokens: int
     n_padded_tokens: int
 
@@ -72,25 +77,30 @@ class Planner:
         self.window_tokens, self.overlap_tokens = window_tokens, overlap_tokens
         self.batch_tokens, self.min_length = batch_tokens, min_length
 
-    def plan(self, chunk: ReadChunk) -> Work:
-        """Tokenise a chunk and lay out its batches."""
+    def plan(self, chunk: ReadChunk, digest: tuple[int, ...] = ()) -> Work:
+        """Tokenise a chunk and lay out its batches; `digest`: checksums of all reads up to its end."""
         tokens = tokenise(chunk.bases, chunk.offsets)
         too_short = chunk.lengths < self.min_length
         windows = cut_windows(tokens.offsets, self.window_tokens, self.overlap_tokens)
         runnable = np.flatnonzero(~too_short[windows.read])
         batches = [runnable[batch] for batch in plan_batches(windows.count[runnable], self.batch_tokens)]
-        return Work(chunk, tokens, too_short, windows, batches)
+        return Work(chunk, tokens, too_short, windows, batches, digest)
 
 
 class ExplainStep:
-    """Work to results: runs the engine on every batch and stitches the windows.
+    """Work to results: runs every batch and stitches the windows.
 
     A read of several windows gets one call, from all of them. Windows that by themselves made another call are
     explained once more for that one, so that the whole mask answers the same question.
     """
 
-    def __init__(self, engine: Engine, explain_row: Int32s) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, explain_row: Int32s, check: Callable[[], None] = lambda: None) -> None:
+        """
+        Args:
+            explain_row: int32 [R], the class to explain per rank, -1 the predicted one.
+            check: called before every batch; raises if the run is to end.
+        """
+        self.runner = BatchRunner(engine, check)
         self.explain_row = explain_row
         self.slices = rank_slices([len(rank.labels) for rank in engine.bundle.ranks])
 
@@ -105,15 +115,19 @@ class ExplainStep:
         explained[np.diff(work.windows.first) == 0] = -1
         wanted = explained[work.windows.read]
         other_call = (buffers.explained_ids != wanted).any(axis=1) & ~work.too_short[work.windows.read]
+        other_call[list(buffers.failed)] = False
         if other_call.any():
             rows = np.flatnonzero(other_call)
             budget = max(len(batch) * int(work.windows.count[batch].max() + 1) for batch in work.batches)
             again = [rows[batch] for batch in plan_batches(work.windows.count[rows], budget)]
             self._run(work, again, wanted, buffers, plain=False)
         masked_probs = combine_probs(buffers.masked_probs, work.windows, self.slices)
+        failed = {int(work.windows.read[window]): reason for window, reason in buffers.failed.items()}
+        without = work.too_short.copy()
+        without[list(failed)] = True
         for column in (probs, masked_probs):
-            column[work.too_short] = 0
-        explained[work.too_short] = -1
+            column[without] = 0
+        explained[without] = -1
         return Explained(
             work=work,
             mask=buffers.mask,
@@ -121,6 +135,7 @@ class ExplainStep:
             explained_ids=explained,
             probs=probs,
             masked_probs=masked_probs,
+            failed=failed,
             n_run_tokens=buffers.n_run_tokens,
             n_padded_tokens=buffers.n_padded_tokens,
         )
@@ -134,18 +149,17 @@ class ExplainStep:
         self, work: Work, batches: Iterable[Int64s], wanted: Int32s, buffers: _Buffers, plain: bool = True
     ) -> None:
         for batch in batches:
-            input_ids = pad_batch(work.tokens.ids, work.windows, batch)
-            out = self.engine.infer(input_ids, np.ascontiguousarray(wanted[batch], np.int32))
-            keep, token = kept_tokens(work.windows, batch, input_ids.shape[1] - 1)
-            buffers.mask[token] = out.mask[:, 1:][keep]
-            for r, rank_mask in enumerate(buffers.rank_masks):
-                rank_mask[token] = out.rank_masks[:, r, 1:][keep]
-            buffers.explained_ids[batch] = out.explained_ids
-            buffers.masked_probs[batch] = out.masked_probs
-            if plain:
-                buffers.probs[batch] = out.probs
-            buffers.n_run_tokens += int(work.windows.count[batch].sum()) + len(batch)
-            buffers.n_padded_tokens += input_ids.size
+            for rows, n_padded, out in self.runner.run(work, batch, wanted, buffers.failed):
+                keep, token = kept_tokens(work.windows, rows, n_padded - 1)
+                buffers.mask[token] = out.mask[:, 1:][keep]
+                for r, rank_mask in enumerate(buffers.rank_masks):
+                    rank_mask[token] = out.rank_masks[:, r, 1:][keep]
+                buffers.explained_ids[rows] = out.explained_ids
+                buffers.masked_probs[rows] = out.masked_probs
+                if plain:
+                    buffers.probs[rows] = out.probs
+                buffers.n_run_tokens += int(work.windows.count[rows].sum()) + len(rows)
+                buffers.n_padded_tokens += n_padded * len(rows)
 
 
 class _Buffers:
@@ -157,41 +171,6 @@ class _Buffers:
         self.explained_ids = np.full((n_windows, n_ranks), -1, np.int32)
         self.probs = np.zeros((n_windows, n_classes), np.float32)
         self.masked_probs = np.zeros((n_windows, n_classes), np.float32)
+        self.failed: dict[int, str] = {}  # window -> why it gave no result
         self.n_run_tokens = 0
         self.n_padded_tokens = 0
-
-
-def read_work(config: RunConfig, planner: Planner, watch: ReadWatch) -> Generator[Work, None, None]:
-    """Yield the work of all inputs in order, up to --max-reads; raises InputError after the last good read."""
-    left = config.max_reads
-    for path in config.inputs:
-        with open_reads(path) as reads:
-            watch.now_reading(reads)
-            for chunk in reads:
-                if left is not None and len(chunk) > left:
-                    chunk = chunk.head(left)
-                yield planner.plan(chunk)
-                if left is not None:
-                    left -= len(chunk)
-                    if left <= 0:
-                        return
-
-
-class ReadWatch:
-    """How far the reading is, for the progress line: compressed bytes read of all, over all inputs."""
-
-    def __init__(self, n_inputs: int) -> None:
-        self._reads: list[Reads] = []
-        self.n_inputs = n_inputs
-
-    def now_reading(self, reads: Reads) -> None:
-        self._reads.append(reads)
-
-    @property
-    def share(self) -> float | None:
-        """Share of the inputs read, 0 to 1; None where a size is unknown."""
-        if not self._reads or any(reads.total_bytes is None for reads in self._reads):
-            return None
-        current = self._reads[-1]
-        done = current.compressed_bytes_read / max(1, current.total_bytes or 1)
-        return (len(self._reads) - 1 + min(done, 1.0)) / self.n_inputs

@@ -36,6 +36,7 @@ from wyr_batch.fastx import (
     shown,
 )
 
+STDIN_NAME = "<stdin>"
 _BLOCK_BYTES = 1 << 20
 _BATCH_READS, _BATCH_BASES = 1024, 4_000_000
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -74,10 +75,17 @@ class ReadChunk:
         """Bases of all reads."""
         return int(self.offsets[-1])
 
-    def head(self, n: int) -> ReadChunk:
-        """Return the chunk's first n reads."""
-        bases = self.bases[: self.offsets[n]]
-        return ReadChunk(self.ids[:n], self.mates[:n], bases, self.offsets[: n + 1], self.source, self.first_record)
+    def part(self, start: int, stop: int) -> ReadChunk:
+        """Return reads start to stop of the chunk."""
+        offsets = self.offsets[start : stop + 1]
+        return ReadChunk(
+            self.ids[start:stop],
+            self.mates[start:stop],
+            self.bases[offsets[0] : offsets[-1]],
+            offsets - offsets[0],
+            self.source,
+            self.first_record + start,
+        )
 
     @classmethod
     def from_sequences(
@@ -124,7 +132,7 @@ class Reads:
                 raise UsageError(f"{name}: got {value}, expected at least 1. Give a larger number.")
         self.path = os.fspath(path)
         self.n_reads = self.n_bases = self.n_skipped = 0
-        self._name = "<stdin>" if self.path == "-" else self.path
+        self._name = STDIN_NAME if self.path == "-" else self.path
         self._record = self._line = 0  # good records and lines so far
         self._block_bytes = block_bytes
         self._file, self.total_bytes = open_file(self.path)

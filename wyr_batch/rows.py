@@ -2,6 +2,7 @@
 
 | column | type | meaning |
 | --- | --- | --- |
+| file | dictionary | of several inputs, as named; of pairs, the file of the first mates |
 | read_id | string | header up to the first white space |
 | mate | int8 | 0, or 1/2 for pairs |
 | length, n_tokens | int32 | bases; tokens without `<cls>` |
@@ -26,11 +27,12 @@ import pyarrow as pa
 
 from wyr_batch.pipeline import Explained
 from wyr_batch.ranks import Rank, rank_slices
+from wyr_batch.reads import STDIN_NAME, ReadChunk
 from wyr_batch.segments import find_segments
 from wyr_batch.tokens import Int64s
 
 STATUSES = ("ok", "windowed", "empty", "too_short", "failed")
-_OK, _WINDOWED, _EMPTY, _TOO_SHORT = range(4)
+_OK, _WINDOWED, _EMPTY, _TOO_SHORT, _FAILED = range(5)
 _MASK_TYPES = {"float32": pa.float32(), "float16": pa.float16(), "uint8": pa.uint8()}
 _SEGMENT = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("mean", pa.float32())])
 _TOP = pa.struct([("label", pa.string()), ("prob", pa.float32())])
@@ -50,16 +52,23 @@ class RowBuilder:
         rank_masks: bool = False,
         top_k: int = 1,
         confidence: float = 0.0,
+        files: Sequence[str] = (),
     ) -> None:
+        """
+        Args:
+            files: inputs, if rows are to say which one they are from.
+        """
         self.ranks = ranks
         self.slices = rank_slices([len(rank.labels) for rank in ranks])
         self.labels = [pa.array(rank.labels, pa.string()) for rank in ranks]
         self.mask_type = _MASK_TYPES[mask_dtype]
         self.rank_masks, self.top_k, self.confidence = rank_masks, top_k, confidence
+        self.files = {name: i for i, name in enumerate(files)}
         self.schema = self._schema()
 
     def _schema(self) -> pa.Schema:
         fields = [
+            *([("file", _LABEL)] if self.files else []),
             ("read_id", pa.string()),
             ("mate", pa.int8()),
             ("length", pa.int32()),
@@ -86,6 +95,7 @@ class RowBuilder:
         status[np.diff(work.windows.first) > 1] = _WINDOWED
         status[work.tokens.counts == 0] = _EMPTY
         status[work.too_short] = _TOO_SHORT
+        status[list(done.failed)] = _FAILED
         return status
 
     def build(self, done: Explained) -> pa.RecordBatch:
@@ -98,6 +108,7 @@ class RowBuilder:
         means = (sums[offsets[1:]] - sums[offsets[:-1]]) / np.maximum(counts, 1)
         segments = find_segments(done.mask, work.tokens, work.chunk.lengths)
         columns = [
+            *([self._file(work.chunk)] if self.files else []),
             work.chunk.ids,
             pa.array(work.chunk.mates, pa.int8()),
             pa.array(work.chunk.lengths.astype(np.int32)),
@@ -123,6 +134,10 @@ class RowBuilder:
         if self.rank_masks:
             columns += [self._mask_lists(rank_mask, offsets, absent) for rank_mask in done.rank_masks]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def _file(self, chunk: ReadChunk) -> pa.Array:
+        place = np.full(len(chunk), self.files["-" if chunk.source == STDIN_NAME else chunk.source], np.int32)
+        return pa.DictionaryArray.from_arrays(pa.array(place), pa.array(list(self.files), pa.string()))
 
     def _calls(self, r: int, probs: npt.NDArray[np.float32], absent: Bools) -> list[pa.Array]:
         best = probs.argmax(axis=1)

@@ -4,42 +4,89 @@ from __future__ import annotations
 
 import resource
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from wyr_batch.counts import Counts
 from wyr_batch.pipeline import Explained
 from wyr_batch.rows import STATUSES
 
 
+def counts_of(done: Explained, status: npt.NDArray[np.int8]) -> Counts:
+    """Return the counts of one chunk's results; `status` int8 [n] indexes `STATUSES`."""
+    work = done.work
+    n_each = np.bincount(status, minlength=len(STATUSES))
+    return Counts(
+        n_reads=len(work.chunk),
+        n_bases=work.chunk.n_bases,
+        n_tokens=len(work.tokens.ids),
+        statuses=Counter({STATUSES[i]: int(n) for i, n in enumerate(n_each) if n}),
+        failures=Counter(done.failed.values()),
+    )
+
+
 @dataclass
 class RunStats:
-    """What went through a run so far. Stage seconds overlap, so they add up to more than the wall time."""
+    """What went through a run so far. Stage seconds overlap, so they add up to more than the wall time.
 
-    n_reads: int = 0
-    n_bases: int = 0
-    n_tokens: int = 0
+    Attributes:
+        counts: of the whole output, with what an earlier run had finished.
+        n_resumed: reads that an earlier run had finished.
+        waiting: per queue, the sum of its fill whenever the engine took from it, in chunks.
+    """
+
+    runtime: str = ""
+    device: str = ""
+    dtype: str = ""
+    counts: Counts = field(default_factory=Counts)
+    n_resumed: int = 0
+    here: Counts = field(default_factory=Counts)
     n_padded_tokens: int = 0
     n_run_tokens: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
     stage_s: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "explain": 0.0, "write": 0.0})
+    waiting: Counter[str] = field(default_factory=Counter)
+    n_chunks: int = 0
     started: float = field(default_factory=time.perf_counter)
     wall_s: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, done: Explained, status: np.ndarray[Any, np.dtype[np.int8]]) -> None:
-        """Add one chunk's results; `status` int8 [n] indexes `STATUSES`."""
-        work = done.work
-        self.n_reads += len(work.chunk)
-        self.n_bases += work.chunk.n_bases
-        self.n_tokens += len(work.tokens.ids)
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the `with` to a stage; from any thread."""
+        start = time.perf_counter()
+        yield
+        with self._lock:
+            self.stage_s[stage] += time.perf_counter() - start
+
+    def look_at(self, fill: Mapping[str, int]) -> None:
+        """Take down how many chunks wait in each queue; from any thread."""
+        with self._lock:
+            self.n_chunks += 1
+            self.waiting.update(fill)
+
+    def resume(self, counts: Counts) -> None:
+        """Begin with what an earlier run finished."""
+        self.counts += counts
+        self.n_resumed = counts.n_reads
+
+    def add(self, done: Explained, counts: Counts) -> None:
+        """Add one chunk's results."""
+        self.counts += counts
+        self.here += counts
         self.n_padded_tokens += done.n_padded_tokens
         self.n_run_tokens += done.n_run_tokens
-        for index, n in enumerate(np.bincount(status, minlength=len(STATUSES))):
-            if n:
-                self.statuses[STATUSES[index]] += int(n)
+
+    @property
+    def n_reads(self) -> int:
+        return self.counts.n_reads
 
     def finish(self) -> None:
         self.wall_s = time.perf_counter() - self.started
@@ -49,30 +96,42 @@ class RunStats:
         """Share of the computed tokens that were padding."""
         return 1 - self.n_run_tokens / self.n_padded_tokens if self.n_padded_tokens else 0.0
 
+    @property
+    def n_failed(self) -> int:
+        """Reads of status failed, in the whole output."""
+        return self.counts.statuses["failed"]
+
     def as_json(self) -> dict[str, Any]:
         """Return the run summary; `statuses` add up to `reads`."""
-        if sum(self.statuses.values()) != self.n_reads:
-            raise AssertionError(f"statuses {dict(self.statuses)} do not add up to {self.n_reads} reads")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "schema_version": 1,
-            "reads": self.n_reads,
-            "bases": self.n_bases,
-            "tokens": self.n_tokens,
-            "statuses": dict(self.statuses),
+            **self.counts.as_json(),
+            "runtime": self.runtime,
+            "device": self.device,
+            "dtype": self.dtype,
+            "reads_resumed": self.n_resumed,
             "padding_share": round(self.padding_share, 4),
             "wall_s": round(self.wall_s, 3),
-            "reads_per_s": round(self.n_reads / self.wall_s, 1) if self.wall_s else None,
+            "reads_per_s": round(self.here.n_reads / self.wall_s, 1) if self.wall_s else None,
             "stage_s": {stage: round(seconds, 3) for stage, seconds in self.stage_s.items()},
+            "queue_fill": {queue: round(fill, 2) for queue, fill in self.queue_fill.items()},
             "peak_memory_bytes": peak if sys.platform == "darwin" else peak * 1024,
         }
 
+    @property
+    def queue_fill(self) -> dict[str, float]:
+        """Mean fill of each queue in chunks: where chunks wait, the stage behind is the slow one."""
+        return {queue: n / max(self.n_chunks, 1) for queue, n in self.waiting.items()}
+
     def closing_line(self) -> str:
         """Return the last line of a run."""
-        wall = max(self.wall_s, 1e-9)
-        other = ", ".join(f"{n:,} {name}" for name, n in sorted(self.statuses.items()) if name != "ok")
+        wall, here = max(self.wall_s, 1e-9), self.here
+        parts = [f"{n:,} {name}" for name, n in sorted(self.counts.statuses.items()) if name != "ok"]
+        if self.n_resumed:
+            parts.insert(0, f"{self.n_resumed:,} of them finished before")
         return (
-            f"{self.n_reads:,} reads ({self.n_bases / 1e6:,.2f} Mbases) in {self.wall_s:.1f} s: "
-            f"{self.n_reads / wall:,.0f} reads/s, {self.n_tokens / wall:,.0f} tokens/s, "
-            f"{100 * self.padding_share:.1f} % padding" + (f"; {other}" if other else "")
+            f"{self.n_reads:,} reads ({self.counts.n_bases / 1e6:,.2f} Mbases) in {self.wall_s:.1f} s: "
+            f"{here.n_reads / wall:,.0f} reads/s, {here.n_tokens / wall:,.0f} tokens/s, "
+            f"{100 * self.padding_share:.1f} % padding" + (f"; {', '.join(parts)}" if parts else "")
         )

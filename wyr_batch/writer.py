@@ -1,8 +1,9 @@
-"""Rows to a Parquet file that appears under its name only when it is whole."""
+"""Rows to a Parquet file that appears under its name only when it is whole and on the disk."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,49 +12,55 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wyr_batch.errors import OutputError
+from wyr_batch.manifest import sync_folder
 
 ROW_GROUP_ROWS = 32_768
+ROW_GROUP_BYTES = 256 << 20  # of Arrow arrays: long reads make row groups of fewer rows, so memory stays flat
 
 
 class MaskWriter:
-    """Collects record batches into row groups and writes them to `<output>.partial`; `commit` renames it.
+    """Collects record batches into row groups and writes them to `<output>.partial`; `commit` renames it."""
 
-    Left without `commit`, the partial file is closed all the same, so the rows written so far can be read from it.
-    """
-
-    def __init__(self, output: Path, schema: pa.Schema, metadata: Mapping[str, Any], overwrite: bool = False) -> None:
+    def __init__(self, output: Path, schema: pa.Schema, metadata: Mapping[str, Any]) -> None:
         """
         Args:
             metadata: goes into the file's footer as JSON under the key `wyr`.
-        Raises: OutputError if the output exists (without overwrite) or cannot be written.
+        Raises: OutputError if the file cannot be written.
         """
         self.output = output
         self.partial = output.with_name(output.name + ".partial")
         self.n_rows = 0
         self._pending: list[pa.RecordBatch] = []
-        self._n_pending = 0
-        check_output(output, overwrite)
-        schema = schema.with_metadata({"wyr": json.dumps(metadata)})
+        self._n_pending = self._n_pending_bytes = 0
+        self.schema = schema.with_metadata(footer_metadata(metadata))
         delta = [f"{f.name}.list.element" for f in schema if f.name == "token_start"]
-        no_dictionary = [f.name for f in schema if pa.types.is_dictionary(f.type)]
         try:
             self._writer = pq.ParquetWriter(
                 self.partial,
-                schema,
+                self.schema,
                 compression="zstd",
-                use_dictionary=no_dictionary,
+                use_dictionary=[f.name for f in schema if pa.types.is_dictionary(f.type)],
                 column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
             )
         except OSError as error:
-            raise _write_error(self.output, error) from None
-        self.schema = schema
+            raise write_error(self.output, error) from None
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take the rows of one batch; they reach the disk by row groups. Raises: OutputError."""
-        self._pending.append(batch)
-        self._n_pending += batch.num_rows
-        if self._n_pending >= ROW_GROUP_ROWS:
+        while self._n_pending + batch.num_rows >= ROW_GROUP_ROWS:
+            n_fitting = ROW_GROUP_ROWS - self._n_pending
+            self._take(batch.slice(0, n_fitting))
             self._flush()
+            batch = batch.slice(n_fitting)
+        self._take(batch)
+        if self._n_pending_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _take(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            self._pending.append(batch)
+            self._n_pending += batch.num_rows
+            self._n_pending_bytes += batch.nbytes
 
     def _flush(self) -> None:
         if not self._n_pending:
@@ -62,55 +69,52 @@ class MaskWriter:
         try:
             self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         except OSError as error:
-            raise _write_error(self.output, error) from None
+            raise write_error(self.output, error) from None
         self.n_rows += self._n_pending
-        self._pending, self._n_pending = [], 0
+        self._pending, self._n_pending, self._n_pending_bytes = [], 0, 0
 
-    def close(self) -> None:
-        """Write what is pending and close the partial file; a file without rows is removed unless committed."""
+    def commit(self, **metadata: Any) -> None:
+        """Write what is pending, close the file, and give it its name once it is on the disk.
+
+        Args:
+            metadata: more for the footer, each as JSON under its key with `wyr_` before it.
+        Raises: OutputError; the partial file is then gone, to give back its space.
+        """
         try:
             self._flush()
-        finally:
-            try:
-                self._writer.close()
-            except OSError as error:
-                raise _write_error(self.output, error) from None
-
-    def commit(self) -> None:
-        """Close the file and give it its name. Raises: OutputError."""
-        self.close()
-        try:
+            self._writer.add_key_value_metadata({f"wyr_{key}": json.dumps(value) for key, value in metadata.items()})
+            self._writer.close()
+            with self.partial.open("rb") as file:
+                os.fsync(file.fileno())
             self.partial.replace(self.output)
+            sync_folder(self.output.absolute().parent)
         except OSError as error:
-            raise _write_error(self.output, error) from None
-
-    def abandon(self) -> int:
-        """Close without renaming; returns the rows kept in the partial file, which is removed if there are none."""
-        try:
-            self.close()
+            self.discard()
+            raise write_error(self.output, error) from None
         except OutputError:
-            self.n_rows = 0
-        if not self.n_rows:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Close and remove the partial file."""
+        try:
+            self._writer.close()
+        except OSError:
+            pass
+        finally:
             self.partial.unlink(missing_ok=True)
-        return self.n_rows
 
 
-def check_output(output: Path, overwrite: bool) -> None:
-    """Refuse an output that exists or whose folder does not. Raises: OutputError."""
-    if output.is_dir():
-        raise OutputError(
-            f"{output}: got a directory, expected the name of a file. Add a name, as {output}/masks.parquet"
-        )
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output}: got a file that exists, expected a new name. Use --overwrite to replace it.")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(
-            f"{output}: got no folder {output.parent}, expected one to write to. Make it: mkdir -p {output.parent}"
-        )
+def footer_metadata(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the schema metadata that say how a file was made; `info` shows them."""
+    return {"wyr": json.dumps(content)}
 
 
-def _write_error(output: Path, error: OSError) -> OutputError:
+def write_error(output: Path, error: Exception) -> OutputError:
+    """Return the error to raise where an output cannot be written."""
+    # Arrow says "Error writing bytes to file. Detail: [errno 28] No space left on device".
+    got = str(getattr(error, "strerror", None) or error).rpartition("] ")[2]
     return OutputError(
-        f"{output}: got '{error.strerror or error}' while writing, expected a place with space and permission. "
+        f"{output}: got '{got}' while writing, expected a place with space and permission. "
         "Mend that, or name another -o."
     )

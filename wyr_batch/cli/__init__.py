@@ -61,7 +61,7 @@ def cli() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code and never lets a traceback out unless --debug is given.
 
-    0 done; 1 input or model error; 2 usage; 130 interrupted.
+    0 done; 1 input or model error; 2 usage; 3 done but some reads failed; 130 interrupted.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args

@@ -66,7 +66,7 @@ def command(
     """
     set_up(quiet, False, None)
     from wyr_batch.bundle import load_bundle
-    from wyr_batch.config import available_cpus
+    from wyr_batch.threads import available_cpus
 
     try:
         bundles = importlib.import_module("wyr_batch.export.bundle")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from wyr_batch.config import DEFAULT_BATCH_TOKENS, MASK_DTYPES, RunConfig
+from wyr_batch.config import DEFAULT_BATCH_TOKENS, MASK_DTYPES, PART_S, RunConfig
 
 
 @click.command("run")
-@click.argument("files", nargs=-1, required=True, metavar="FILES...")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
+@click.argument("files", nargs=-1, metavar="FILES...")
+@click.option("-X", "--infile-list", type=click.Path(path_type=Path), help="Text file of more FILES, one a line.")
+@click.option(
+    "-o", "--output", required=True, help="Parquet file to write; a directory, or a name that ends in /, gets parts."
+)
 @click.option(
     "-m", "--model", type=click.Path(path_type=Path), help="Bundle directory. [default: the built-in starter]"
 )
@@ -43,7 +47,13 @@ from wyr_batch.config import DEFAULT_BATCH_TOKENS, MASK_DTYPES, RunConfig
 @click.option("--overlap", "overlap_bp", type=int, metavar="BP", help="Of windows. [default: an eighth of the window]")
 @click.option("-n", "--max-reads", type=int, help="Stop after so many reads.")
 @click.option("--min-length", type=int, default=0, metavar="BP", help="Shorter reads are rows without a mask.")
+@click.option("--paired", is_flag=True, help="FILES are mates: R1 R2, two at a time; rows alternate.")
+@click.option("--interleaved", is_flag=True, help="Consecutive reads of a file are mates.")
+@click.option("--resume", is_flag=True, help="Go on after what an earlier run of the same command finished.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option(
+    "--part-seconds", "part_s", default=PART_S, help="Bring rows to the disk at least so often: what a kill can lose."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write a summary of the run.")
 @click.option("--log", "log_path", type=click.Path(), help="Write messages to a file as well.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
@@ -51,17 +61,20 @@ from wyr_batch.config import DEFAULT_BATCH_TOKENS, MASK_DTYPES, RunConfig
 @click.option("--debug", is_flag=True, help="Show a traceback with an error, and run in a single thread.")
 def command(
     files: tuple[str, ...],
+    infile_list: Path | None,
+    output: str,
     json_path: Path | None,
     log_path: str | None,
     quiet: bool,
     verbose: bool,
     debug: bool,
     **options: Any,
-) -> None:
+) -> int:
     """Explain reads: which part of each made the call.
 
     FILES are FASTQ, FASTA, SAM, BAM or CRAM, plain or packed with gzip, bgzip or zstd (found by content), or - for
-    standard input. One row per read is written, in input order, whatever happens to it.
+    standard input. One row per read is written, in input order, whatever happens to it. A run that was stopped or
+    killed goes on with --resume. Exit code 3: finished, but some reads failed; they are rows of that status.
 
     \b
     wyr-batch run reads.fastq.gz -o masks.parquet
@@ -69,11 +82,19 @@ def command(
     """
     from wyr_batch import log
     from wyr_batch.api import run, summary_json
+    from wyr_batch.inputs import input_list
+    from wyr_batch.interrupt import gentle_end
 
     log.set_up(quiet, verbose, log_path)
     options["threads"] = options["threads"] or 0
-    config = RunConfig(inputs=files, **options)
-    stats = run(config, progress=not quiet, overlapped=not debug)
+    config = RunConfig(
+        inputs=input_list(files, infile_list), output=Path(output), dataset=output.endswith(os.sep), **options
+    )
+    with gentle_end() as check:
+        stats = run(config, progress=not quiet, overlapped=not debug, check=check)
     if json_path:
         json_path.write_text(summary_json(stats, config))
     log.logger.info("%s -> %s", stats.closing_line(), config.output)
+    for reason, n in stats.counts.failures.most_common():
+        log.logger.warning("%s reads failed: %s", f"{n:,}", reason)
+    return 3 if stats.n_failed else 0

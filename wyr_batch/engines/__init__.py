@@ -9,7 +9,7 @@ from wyr_batch.engines.base import Engine, EngineOutput
 from wyr_batch.errors import UsageError
 from wyr_batch.log import logger
 
-__all__ = ["Engine", "EngineOutput", "open_engine"]
+__all__ = ["Engine", "EngineOutput", "open_engine", "open_engines"]
 
 
 RUNTIMES = {
@@ -18,6 +18,14 @@ RUNTIMES = {
     "torch": ("float32", "float16", "bfloat16"),
 }
 _PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+
+
+def open_engines(bundle: Bundle, device: str, runtime: str, dtype: str, threads: int) -> list[Engine]:
+    """Load a bundle once for each thread that is to feed a device; see `open_engine`.
+
+    Returns: engines that may run at the same time; on a CPU one, for it takes all threads by itself.
+    """
+    return [open_engine(bundle, device, runtime, dtype, threads)]
 
 
 def open_engine(bundle: Bundle, device: str, runtime: str, dtype: str, threads: int) -> Engine:

@@ -17,8 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.errors import ShapeError
+from wyr_batch.errors import EngineError, OutOfMemory, ShapeError, WyrError
 from wyr_batch.tokens import CLS_ID
+
+_MEMORY_SIGNS = (
+    "out of memory",
+    "outofmemory",
+    "failed to allocate",
+    "cannot allocate",
+    "can't allocate",
+    "bad_alloc",
+    "bad allocation",
+    "alloc_failed",
+)
 
 Float32s = npt.NDArray[np.float32]
 Int32s = npt.NDArray[np.int32]
@@ -42,6 +53,12 @@ class EngineOutput(NamedTuple):
     masked_probs: Float32s
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether an exception of any runtime means that memory, the host's or the device's, did not suffice."""
+    text = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS)
+
+
 class Engine(abc.ABC):
     """One bundle loaded on one device."""
 
@@ -59,7 +76,8 @@ class Engine(abc.ABC):
             input_ids: int32 [B, T], `<cls>` first, right-padded with 1.
             explain_ids: int32 [B, R], class within the rank, -1 the predicted one.
         Returns: EngineOutput, valid until the next call.
-        Raises: ShapeError if a shape or dtype is not what the model takes.
+        Raises: ShapeError if a shape or dtype is not what the model takes; OutOfMemory, EngineError if the runtime
+            fails.
         """
         rows, n_tokens = input_ids.shape
         wanted = (rows, len(self.bundle.ranks))
@@ -73,7 +91,15 @@ class Engine(abc.ABC):
                 f"input_ids: got {n_tokens} tokens starting with {sorted(set(input_ids[:, 0].tolist()))[:3]}, expected "
                 f"at most {self.bundle.max_tokens} starting with {CLS_ID}."
             )
-        out = self._infer(input_ids, explain_ids)
+        try:
+            out = self._infer(input_ids, explain_ids)
+        except WyrError:
+            raise
+        except Exception as error:  # each runtime has exceptions of its own
+            kind = OutOfMemory if is_out_of_memory(error) else EngineError
+            got = f"'{str(error).strip()[:200]}' on {rows} reads of {n_tokens} tokens"
+            advice = "Try another --runtime, or a smaller -b."
+            raise kind(f"{self.describe()}: got {got}, expected results. {advice}") from error
         if out.mask.shape != (rows, n_tokens) or out.probs.shape != (rows, self.bundle.n_classes):
             raise ShapeError(
                 f"{self.runtime}: got mask {out.mask.shape} and probs {out.probs.shape}, expected {(rows, n_tokens)} "

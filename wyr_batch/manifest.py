@@ -1,0 +1,146 @@
+"""What a run is: its inputs, bundle and options. `_run.json` holds it, so that --resume goes on with the same run only.
+
+An input is known by its size, its time and a hash of its head. Besides, every finished part keeps checksums of all
+reads so far, and a resumed run compares them with the reads it passes over: exactly-once rests on those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wyr_batch.errors import OtherReadsError, OutputError, UsageError
+from wyr_batch.reads import ReadChunk
+
+MANIFEST_NAME = "_run.json"
+SCHEMA_VERSION = 1
+_HEAD_BYTES = 1 << 20
+
+
+def describe_input(path: str) -> dict[str, Any]:
+    """Return what an input is known by: its name, and for a regular file size, time and the sha256 of its first MiB."""
+    described: dict[str, Any] = {"path": path}
+    try:
+        status = os.stat(path) if path != "-" else None
+        if status and stat.S_ISREG(status.st_mode):
+            with open(path, "rb") as file:
+                head = file.read(_HEAD_BYTES)
+            described |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+            described["head_sha256"] = hashlib.sha256(head).hexdigest()
+    except OSError:
+        pass  # opening it will say what is wrong
+    return described
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in what a run differs from the one its parts were made by, one line each.
+
+    A file in which the earlier run met damage may have been replaced: only its name has to be the same.
+    """
+    found = []
+    for key in ("version", "bundle_sha256"):
+        if then.get(key) != now.get(key):
+            found.append(f"{key}: was {then.get(key)}, is {now.get(key)}")
+    old, new = then.get("inputs", []), now["inputs"]
+    if [item["path"] for item in old] != [item["path"] for item in new]:
+        names = [" ".join(item["path"] for item in items) for items in (old, new)]
+        found.append(f"inputs: were {names[0]}, are {names[1]}")
+    else:
+        for was, here in zip(old, new, strict=True):
+            if was["path"] not in then.get("damaged", []):
+                changed = [key for key in ("bytes", "modified_ns", "head_sha256") if was.get(key) != here.get(key)]
+                found += [f"{was['path']}: {key} was {was.get(key)}, is {here.get(key)}" for key in changed]
+    before, after = then.get("options", {}), now["options"]
+    found += [
+        f"{key}: was {before.get(key)}, is {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+    return found
+
+
+def check_same_run(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UsageError naming every difference, unless both are the same run."""
+    if found := differences(then, now):
+        raise UsageError(
+            f"--resume: got another run than the one that {folder} belongs to ({'; '.join(found)}), expected the same "
+            "inputs, model and options. Mend that, or start anew with --overwrite."
+        )
+
+
+def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write _run.json so that it is whole or not there, even after a power cut. Raises: OutputError."""
+    path = folder / MANIFEST_NAME
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("w") as file:
+            json.dump({"schema_version": SCHEMA_VERSION, **content}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_folder(folder)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: got '{error.strerror}' while writing, expected a place with space and permission. Mend that."
+        ) from None
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return what _run.json of a folder holds, None if there is none. Raises: OutputError if it is not one of ours."""
+    path = folder / MANIFEST_NAME
+    try:
+        content = json.loads(path.read_text())
+        version = content["schema_version"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise OutputError(
+            f"{path}: got a file that cannot be read, expected one of this tool. Use --overwrite."
+        ) from None
+    if version != SCHEMA_VERSION:
+        got = f"schema_version {version}, expected {SCHEMA_VERSION}"
+        raise OutputError(f"{path}: got {got}. Resume with the wyr-batch that began the run, or use --overwrite.")
+    return dict(content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class ReadsDigest:
+    """Running checksums of reads: ids, lengths and bases. They do not depend on how reads are cut into chunks."""
+
+    def __init__(self, values: Sequence[int] = (0, 0, 0)) -> None:
+        self.values = tuple(values)
+
+    def add(self, chunk: ReadChunk) -> tuple[int, ...]:
+        """Take in the reads of a chunk; returns the checksums so far."""
+        ids = chunk.ids
+        bounds = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
+        names = memoryview(ids.buffers()[2] or b"")[bounds[0] : bounds[-1]] if len(ids) else b""
+        # Ends of names too, or "ab", "c" would be "a", "bc".
+        marks = np.stack([np.diff(bounds).astype(np.int64), chunk.lengths], axis=1)
+        data = (names, marks.tobytes(), np.ascontiguousarray(chunk.bases).data)
+        self.values = tuple(zlib.crc32(part, value) for part, value in zip(data, self.values, strict=True))
+        return self.values
+
+    def check(self, expected: Sequence[int], n_reads: int, source: str) -> None:
+        """Raise OtherReadsError unless the reads so far are those of an earlier run."""
+        if tuple(expected) != self.values:
+            raise OtherReadsError(
+                f"{source}, record {n_reads:,} and before: got other reads than those already explained, expected the "
+                "same. Give the inputs of the run that is resumed, or start anew with --overwrite."
+            )
