@@ -22,7 +22,7 @@ from wyr_batch.pipeline import Explained, ExplainStep, Planner, Work
 from wyr_batch.reads import ReadChunk
 from wyr_batch.rows import RowBuilder
 from wyr_batch.runner import QUEUE_CHUNKS, run_overlapped, run_serial
-from wyr_batch.segments import find_segments
+from wyr_batch.segments import find_segments, running_sum
 from wyr_batch.stats import RunStats, counts_of
 from wyr_batch.tokens import tokenise
 from wyr_batch.writer import MaskWriter
@@ -102,7 +102,7 @@ def test_segments_equal_a_plain_loop(reads: list[str], seed: int) -> None:
     chunk = ReadChunk.from_sequences(reads)
     tokens = tokenise(chunk.bases, chunk.offsets)
     mask = np.random.default_rng(seed).random(len(tokens.ids)).astype(np.float32)
-    found = find_segments(mask, tokens, chunk.lengths)
+    found = find_segments(mask, running_sum(mask), tokens, chunk.lengths)
     expected = []
     for i, read in enumerate(reads):
         a, b = tokens.offsets[i], tokens.offsets[i + 1]

@@ -24,6 +24,7 @@ import pysam
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from zlib_ng import zlib_ng
 
 from wyr_batch import bytesource, fastx
 from wyr_batch.errors import InputError, UsageError
@@ -33,6 +34,12 @@ Read = tuple[str, str]  # id, bases
 
 THREE: list[Read] = [("r1", "ACGTN"), ("r2", "acgtacgtgg"), ("r3", "TTGCA")]
 BGZF_END_BYTES = 28
+
+
+@pytest.fixture(params=[zlib, zlib_ng], ids=["zlib", "zlib-ng"])
+def unpacker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gzip with the standard library, and with what is taken where it is installed."""
+    monkeypatch.setattr(bytesource, "_zlib", request.param)
 
 
 def fastq_of(reads: list[Read], newline: str = "\n", comment: str = "") -> bytes:
@@ -571,6 +578,7 @@ def test_fasta_record_in_progress_is_not_given(write: Write) -> None:
     assert drain(open_reads(write(data[:-8] + b"\0" * 8)))[0] == THREE[:2]
 
 
+@pytest.mark.usefixtures("unpacker")
 def test_gzip_damage(write: Write) -> None:
     data = gzip_of(fastq_of(THREE))
     wrong_sum = data[:-8] + struct.pack("<I", zlib.crc32(b"other")) + data[-4:]
@@ -600,6 +608,7 @@ def test_broken_deflate_block_keeps_what_came_before_it(write: Write) -> None:
     assert "record 501: got damaged gzip data (Error -3 while decompressing data: invalid block type" in str(message)
 
 
+@pytest.mark.usefixtures("unpacker")
 def test_a_flipped_bit_anywhere_in_gzip_is_seen(write: Write) -> None:
     data = gzip_of(fastq_of(THREE))
     for at in range(10, len(data)):  # after the header, whose bytes carry no reads

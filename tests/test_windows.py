@@ -32,9 +32,9 @@ def test_stitch_is_the_inverse_of_cut(counts: list[int], sizes: tuple[int, int, 
         assert (batch[:, 0] == CLS_ID).all()
         assert batch.size <= budget or len(rows) == 1
         assert ((batch != PAD_ID).sum(axis=1) == windows.count[rows] + 1).all()
-        keep, token = kept_tokens(windows, rows, batch.shape[1] - 1)
+        cell, token = kept_tokens(windows, rows, batch.shape[1])
         seen[token] += 1
-        stitched[token] = batch[:, 1:][keep]
+        stitched[token] = batch.ravel()[cell]
         rows_seen += rows.tolist()
     assert sorted(rows_seen) == list(range(len(windows)))
     assert (seen == 1).all(), "each token's value comes from exactly one window"

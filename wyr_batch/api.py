@@ -90,7 +90,7 @@ def run(
         if parts.finished:
             logger.info("--resume: %s is finished already.", config.output)
             return stats
-        steps = [ExplainStep(engine, explain_row, check) for engine in engines]
+        steps = [ExplainStep(engine, explain_row, check, rank_masks=config.rank_masks) for engine in engines]
         _explain_all(config, planner, steps, rows, parts, stats, progress, overlapped, check)
         stats.finish()
     if parts.counts.n_reads != stats.n_reads:

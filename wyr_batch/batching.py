@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from wyr_batch.tokens import CLS_ID, PAD_ID, Int16s, Int32s, Int64s
 from wyr_batch.windows import Windows
@@ -47,13 +46,17 @@ def pad_batch(ids: Int16s, windows: Windows, rows: Int64s) -> Int32s:
     return padded
 
 
-def kept_tokens(windows: Windows, rows: Int64s, n_columns: int) -> tuple[npt.NDArray[np.bool_], Int64s]:
-    """Return which cells of a batch's output (without `<cls>`) are kept, and the tokens they belong to.
+def kept_tokens(windows: Windows, rows: Int64s, n_columns: int) -> tuple[Int64s, Int64s]:
+    """Return which cells of a batch's output are kept, and the tokens they belong to.
 
     Args:
-        rows: int64 [B], indices of windows; n_columns: T - 1.
-    Returns: bool [B, T - 1], and int64 [K] token indices in the order the True cells are read.
+        rows: int64 [B], indices of windows; n_columns: T, `<cls>` in column 0.
+    Returns: int64 [K] indices in the flattened [B, T] output, and int64 [K] token indices.
     """
-    token = windows.start[rows][:, None] + np.arange(n_columns)[None, :]
-    keep = (token >= windows.keep_start[rows][:, None]) & (token < windows.keep_end[rows][:, None])
-    return keep, token[keep]
+    first = windows.keep_start[rows]
+    counts = windows.keep_end[rows] - first
+    place = np.arange(int(counts.sum()))
+    bounds = np.cumsum(counts) - counts
+    token = place + np.repeat(first - bounds, counts)
+    row_starts = np.arange(len(rows)) * n_columns + 1 + first - windows.start[rows]
+    return place + np.repeat(row_starts - bounds, counts), token

@@ -10,11 +10,18 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from contextlib import suppress
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
 from wyr_batch.errors import InputError
+
+_zlib: Any = zlib
+with suppress(ImportError):  # unpacks several times as fast
+    from zlib_ng import zlib_ng
+
+    _zlib = zlib_ng
 
 CUT = "The file is damaged or was cut; get it again."
 EXPECTED = "reads in FASTQ, FASTA, SAM, BAM or CRAM, plain or packed with gzip, bgzip or zstd"
@@ -118,11 +125,11 @@ class ByteSource:
                         break
                     if n_members and data[:1] != b"\x1f":
                         raise DamagedStream("foreign bytes after the gzip data", "the end of the file")
-                    member = zlib.decompressobj(wbits=31)
+                    member = _zlib.decompressobj(wbits=31)
                 saved = member.copy()
                 try:
                     yield member.decompress(data, self._block_bytes)
-                except zlib.error as error:
+                except _zlib.error as error:
                     # zlib drops what the failed call had unpacked: unpack it again, byte by byte.
                     yield _until_error(saved, data)
                     raise DamagedStream(f"damaged gzip data ({error})", "data that unpack") from None
@@ -166,12 +173,12 @@ class _Packed:
         self.closed = True
 
 
-def _until_error(member: zlib._Decompress, packed: bytes) -> bytes:
+def _until_error(member: Any, packed: bytes) -> bytes:
     pieces = []
     for at in range(len(packed)):
         try:
             pieces.append(member.decompress(packed[at : at + 1]))
-        except zlib.error:
+        except _zlib.error:
             break
     return b"".join(pieces)
 

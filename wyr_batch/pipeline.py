@@ -51,7 +51,7 @@ class Explained:
 
     Attributes:
         mask: float32 [N], one value per token of the chunk.
-        rank_masks: float32 [R, N].
+        rank_masks: float32 [R, N]; [0, N] if they are not wanted.
         explained_ids: int32 [n, R].
         probs, masked_probs: float32 [n, C].
         failed: reads for which the engine gave no result, by index in the chunk, and why; they hold zeros and -1.
@@ -94,19 +94,28 @@ class ExplainStep:
     explained once more for that one, so that the whole mask answers the same question.
     """
 
-    def __init__(self, engine: Engine, explain_row: Int32s, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        explain_row: Int32s,
+        check: Callable[[], None] = lambda: None,
+        *,
+        rank_masks: bool = True,
+    ) -> None:
         """
         Args:
             explain_row: int32 [R], the class to explain per rank, -1 the predicted one.
             check: called before every batch; raises if the run is to end.
+            rank_masks: give one mask a rank as well.
         """
         self.runner = BatchRunner(engine, check)
         self.explain_row = explain_row
+        self.rank_masks = rank_masks
         self.slices = rank_slices([len(rank.labels) for rank in engine.bundle.ranks])
 
     def __call__(self, work: Work) -> Explained:
         n_windows, n_ranks, n_tokens = len(work.windows), len(self.slices), len(work.tokens.ids)
-        buffers = _Buffers(n_windows, n_ranks, self.slices[-1].stop, n_tokens)
+        buffers = _Buffers(n_windows, n_ranks, self.slices[-1].stop, n_tokens, self.rank_masks)
         wanted = np.broadcast_to(self.explain_row, (n_windows, n_ranks)).copy()
         self._run(work, work.batches, wanted, buffers)
 
@@ -150,10 +159,10 @@ class ExplainStep:
     ) -> None:
         for batch in batches:
             for rows, n_padded, out in self.runner.run(work, batch, wanted, buffers.failed):
-                keep, token = kept_tokens(work.windows, rows, n_padded - 1)
-                buffers.mask[token] = out.mask[:, 1:][keep]
+                cell, token = kept_tokens(work.windows, rows, n_padded)
+                buffers.mask[token] = out.mask.ravel()[cell]
                 for r, rank_mask in enumerate(buffers.rank_masks):
-                    rank_mask[token] = out.rank_masks[:, r, 1:][keep]
+                    rank_mask[token] = out.rank_masks[:, r].ravel()[cell]
                 buffers.explained_ids[rows] = out.explained_ids
                 buffers.masked_probs[rows] = out.masked_probs
                 if plain:
@@ -165,9 +174,9 @@ class ExplainStep:
 class _Buffers:
     """Per-window and per-token results of a chunk while its batches run, in any order."""
 
-    def __init__(self, n_windows: int, n_ranks: int, n_classes: int, n_tokens: int) -> None:
+    def __init__(self, n_windows: int, n_ranks: int, n_classes: int, n_tokens: int, rank_masks: bool) -> None:
         self.mask = np.zeros(n_tokens, np.float32)
-        self.rank_masks = np.zeros((n_ranks, n_tokens), np.float32)
+        self.rank_masks = np.zeros((n_ranks if rank_masks else 0, n_tokens), np.float32)
         self.explained_ids = np.full((n_windows, n_ranks), -1, np.int32)
         self.probs = np.zeros((n_windows, n_classes), np.float32)
         self.masked_probs = np.zeros((n_windows, n_classes), np.float32)

@@ -28,7 +28,7 @@ import pyarrow as pa
 from wyr_batch.pipeline import Explained
 from wyr_batch.ranks import Rank, rank_slices
 from wyr_batch.reads import STDIN_NAME, ReadChunk
-from wyr_batch.segments import find_segments
+from wyr_batch.segments import find_segments, running_sum
 from wyr_batch.tokens import Int64s
 
 STATUSES = ("ok", "windowed", "empty", "too_short", "failed")
@@ -104,9 +104,9 @@ class RowBuilder:
         status = self.status(done)
         absent = status >= _EMPTY
         offsets, counts = work.tokens.offsets, work.tokens.counts
-        sums = np.concatenate(([0.0], np.cumsum(done.mask, dtype=np.float64)))
+        sums = running_sum(done.mask)
         means = (sums[offsets[1:]] - sums[offsets[:-1]]) / np.maximum(counts, 1)
-        segments = find_segments(done.mask, work.tokens, work.chunk.lengths)
+        segments = find_segments(done.mask, sums, work.tokens, work.chunk.lengths)
         columns = [
             *([self._file(work.chunk)] if self.files else []),
             work.chunk.ids,

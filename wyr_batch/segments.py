@@ -37,11 +37,20 @@ def token_ends(tokens: Tokens, lengths: Int64s) -> Int32s:
     return ends
 
 
-def find_segments(mask: npt.NDArray[np.float32], tokens: Tokens, lengths: Int64s) -> Segments:
+def running_sum(mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return [0, sum of the first, of the first two, ...], float64 [N + 1]."""
+    sums = np.zeros(len(mask) + 1)
+    np.cumsum(mask, dtype=np.float64, out=sums[1:])
+    return sums
+
+
+def find_segments(
+    mask: npt.NDArray[np.float32], sums: npt.NDArray[np.float64], tokens: Tokens, lengths: Int64s
+) -> Segments:
     """Return the segments of a chunk of reads.
 
     Args:
-        mask: float32 [N], one value per token.
+        mask: float32 [N], one value per token; sums: float64 [N + 1], its `running_sum`.
         lengths: int64 [n], bases per read.
     """
     kept = mask >= KEPT
@@ -52,7 +61,6 @@ def find_segments(mask: npt.NDArray[np.float32], tokens: Tokens, lengths: Int64s
     after = np.concatenate((kept[1:], [False])) & ~starts_read[1:]
     first = np.flatnonzero(kept & ~before)
     last = np.flatnonzero(kept & ~after)
-    sums = np.concatenate(([0.0], np.cumsum(mask, dtype=np.float64)))
     mean = (sums[last + 1] - sums[first]) / (last + 1 - first)
     return Segments(
         start=tokens.starts[first],

@@ -67,15 +67,15 @@ def vocabulary() -> list[str]:
 
 
 @cache
-def _letter_codes(u_is_t: bool) -> Uint8s:
-    """Byte -> 0 to 3 for A, T, C, G (either case), then N, other, white space."""
+def _letter_codes(u_is_t: bool) -> bytes:
+    """Table for bytes.translate: 0 to 3 for A, T, C, G (either case), then N, other, white space."""
     table = np.full(256, _OTHER, np.uint8)
     for code, letter in enumerate("ATCGN"):
         table[[ord(letter), ord(letter.lower())]] = code
     if u_is_t:
         table[[ord("U"), ord("u")]] = 1
     table[[ord(space) for space in " \t\n\r\v\f"]] = _SPACE
-    return table
+    return table.tobytes()
 
 
 def _runs(codes: Uint8s, read_offsets: Int64s) -> tuple[Int64s, Int64s]:
@@ -86,13 +86,6 @@ def _runs(codes: Uint8s, read_offsets: Int64s) -> tuple[Int64s, Int64s]:
         changes = np.flatnonzero(kinds[1:] != kinds[:-1]) + 1
         edges = np.union1d(edges, changes)
     return edges, np.searchsorted(edges, read_offsets).astype(np.int64)
-
-
-def _kmer_ids(codes: Uint8s, starts: Int64s) -> Int16s:
-    """Return the ids of the 6-mers that start at the given letters, from two overlapping 3-mers each."""
-    triples = (codes[:-2] << 4) | (codes[1:-1] << 2) | codes[2:]
-    high = triples[starts].astype(np.int16)
-    return (high << 6) + triples[starts + 3] + np.int16(FIRST_KMER_ID)
 
 
 def tokenise(bases: Uint8s, offsets: Int64s, *, u_is_t: bool = True) -> Tokens:
@@ -110,39 +103,41 @@ def tokenise(bases: Uint8s, offsets: Int64s, *, u_is_t: bool = True) -> Tokens:
     >>> tokens.ids.tolist(), tokens.starts.tolist()
     ([728, 4106, 4103, 4103], [0, 6, 7, 8])
     """
-    codes = _letter_codes(u_is_t)[bases]
+    codes = np.frombuffer(bases.tobytes().translate(_letter_codes(u_is_t)), np.uint8)
     run_starts, first_run = _runs(codes, offsets)
     run_lengths = np.diff(run_starts, append=len(codes))
-    run_codes = codes[run_starts]
+    kinds = np.maximum(codes[run_starts], _N - 1) - (_N - 1)
 
-    # Tokens a run gives: bases L // 6 six-mers and L % 6 letters; N one a letter; other one; white space none.
-    is_bases = run_codes < _N
-    n_kmers = np.where(is_bases, run_lengths // TOKEN_BP, 0)
-    per_run = np.choose(np.maximum(run_codes, _N - 1) - (_N - 1), [n_kmers + run_lengths % TOKEN_BP, run_lengths, 1, 0])
-    run_offsets = np.concatenate(([0], np.cumsum(per_run)))
+    # Each run is two stretches of tokens: 6-mers, then single letters. Runs of bases have L // 6 and L % 6, N none and
+    # L; another run is one token however long, white space none.
+    n_kmers = np.where(kinds == 0, run_lengths // TOKEN_BP, 0)
+    n_singles = np.choose(kinds, [run_lengths % TOKEN_BP, run_lengths, 1, 0])
+    counts = np.stack([n_kmers, n_singles], axis=1).ravel()
+    steps = np.tile(np.array([TOKEN_BP, 1], np.int32), len(kinds))
+    begins = np.stack([run_starts, run_starts + TOKEN_BP * n_kmers], axis=1).ravel()
+    token_bounds = np.concatenate(([0], np.cumsum(counts)))
 
-    # Place within the run: six-mers first, then single letters.
-    n_tokens = int(run_offsets[-1])
-    place = np.arange(n_tokens) - np.repeat(run_offsets[:-1], per_run)
-    kmers_here = np.repeat(n_kmers, per_run)
-    is_kmer = place < kmers_here
-    starts = np.repeat(run_starts, per_run) + place + (TOKEN_BP - 1) * np.minimum(place, kmers_here)
-
-    ids = _token_ids(codes, starts, is_kmer)
-    token_offsets = run_offsets[first_run]
-    read_starts = np.repeat(offsets[:-1], np.diff(token_offsets))
-    return Tokens(ids, (starts - read_starts).astype(np.int32), token_offsets)
+    # Token t of the chunk starts at begin + step * (t - first token of its stretch).
+    shifts = (begins - steps * token_bounds[:-1]).astype(np.int32)
+    step = np.repeat(steps, counts)
+    starts = step * np.arange(token_bounds[-1], dtype=np.int32) + np.repeat(shifts, counts)
+    ids = _token_ids(codes, starts, np.flatnonzero(step == 1))
+    token_offsets = token_bounds[2 * first_run]
+    read_starts = np.repeat(offsets[:-1].astype(np.int32), np.diff(token_offsets))
+    return Tokens(ids, starts - read_starts, token_offsets)
 
 
-def _token_ids(codes: Uint8s, starts: Int64s, is_kmer: npt.NDArray[np.bool_]) -> Int16s:
-    """Return ids int16 of tokens starting at `starts`, six-mers where `is_kmer`, else single letters."""
-    if not len(starts):
-        return np.empty(0, np.int16)
+def _token_ids(codes: Uint8s, starts: Int32s, singles: Int64s) -> Int16s:
+    """Return ids int16 of the tokens that start at `starts`: 6-mers, but single letters those at index `singles`."""
     by_letter = np.array([*range(FIRST_BASE_ID, N_ID), N_ID, UNKNOWN_ID, UNKNOWN_ID], np.int16)
-    if not is_kmer.any():
-        return by_letter[codes[starts]]
-    ids = np.empty(len(starts), np.int16)
-    ids[is_kmer] = _kmer_ids(np.minimum(codes, np.uint8(3)), starts[is_kmer])
-    singles = ~is_kmer
-    ids[singles] = by_letter[codes[starts[singles]]]
+    letters = by_letter[codes[starts[singles]]]
+    # A 6-mer from two 3-mers. What is worked out for other letters, and past the end, is replaced by `letters`.
+    padded = np.zeros(len(codes) + TOKEN_BP, np.uint8)
+    np.bitwise_and(codes, 3, out=padded[: len(codes)])
+    triples = (padded[:-2] << 4) | (padded[1:-1] << 2) | padded[2:]
+    ids: Int16s = triples[starts].astype(np.int16)
+    ids <<= 6
+    ids += triples[3:][starts]
+    ids += np.int16(FIRST_KMER_ID)
+    ids[singles] = letters
     return ids

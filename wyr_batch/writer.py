@@ -41,6 +41,7 @@ class MaskWriter:
                 compression="zstd",
                 use_dictionary=[f.name for f in schema if pa.types.is_dictionary(f.type)],
                 column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
+                write_statistics=[f.name for f in schema if not pa.types.is_list(f.type)],
             )
         except OSError as error:
             raise write_error(self.output, error) from None
