@@ -598,6 +598,23 @@ def test_gzip_damage(write: Write) -> None:
         assert drain(Reads(write(padded + data), block_bytes=block_bytes)) == (THREE * 2, None)
 
 
+@pytest.mark.usefixtures("unpacker")
+def test_no_read_of_a_bgzip_block_whose_checksum_is_wrong_is_given(write: Write) -> None:
+    """A base exchanged for another in stored (not compressed) blocks: nothing but the checksum can tell."""
+    blocks = []
+    for i in range(5):
+        packer = zlib.compressobj(0, wbits=-15)
+        text = fastq_of([(f"b{i}.{j}", "ACGT" * 20) for j in range(10)])
+        packed = packer.compress(text) + packer.flush()
+        size = struct.pack("<H", len(packed) + 25)
+        head = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff\x06\x00BC\x02\x00" + size
+        blocks.append(head + packed + struct.pack("<II", zlib.crc32(text), len(text)))
+    blocks[3] = blocks[3].replace(b"ACGT", b"ACTT", 1)
+    got, message = drain(open_reads(write(b"".join(blocks))))
+    assert [name for name, _ in got] == [f"b{i}.{j}" for i in range(3) for j in range(10)]
+    assert "damaged gzip data" in str(message)
+
+
 def test_broken_deflate_block_keeps_what_came_before_it(write: Write) -> None:
     rng = random.Random(3)
     reads = [(f"r{i}", "".join(rng.choices("ACGT", k=100))) for i in range(500)]

@@ -21,9 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toy_engine import ToyEngine
 
-from wyr_batch import api, inputs, writer
+from wyr_batch import api
 from wyr_batch.cli import main
 from wyr_batch.config import RunConfig
 from wyr_batch.errors import InputError, OutputError, UsageError
@@ -36,17 +35,6 @@ def fastq(n: int, seed: int = 1, most_bp: int = 90) -> str:
     chosen = random.Random(seed)
     reads = ["".join(chosen.choices("ACGTN", [9, 9, 9, 9, 1], k=chosen.randint(0, most_bp))) for _ in range(n)]
     return "".join(f"@r{i}\n{read}\n+\n{'I' * len(read)}\n" for i, read in enumerate(reads))
-
-
-@pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs with the toy engine, in chunks of at most 16 reads, so that a few hundred make many parts."""
-    engine = ToyEngine()
-    monkeypatch.setattr(api, "load_bundle", lambda folder: engine.bundle)
-    monkeypatch.setattr(api, "open_engines", lambda *_: [engine, ToyEngine()])
-    few = inputs.open_reads
-    monkeypatch.setattr(inputs, "open_reads", lambda path: few(path, chunk_reads=16))
-    monkeypatch.setattr(writer, "ROW_GROUP_ROWS", 50)
 
 
 class Killed(BaseException):

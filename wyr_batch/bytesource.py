@@ -1,6 +1,7 @@
 """The bytes of an input, unpacked as they are read: plain, gzip, bgzip or zstd, by content.
 
-What was unpacked before a damaged place is given before the damage is raised.
+What was unpacked before a damaged place is given before the damage is raised; of bgzip, whole blocks whose checksums
+are right, so that no read is a wrong one. (The checksum of plain gzip stands at its end.)
 """
 
 from __future__ import annotations
@@ -117,6 +118,8 @@ class ByteSource:
 
     def _gzip(self) -> Iterator[bytes]:
         member, n_members = None, 0
+        is_bgzip = self.compression == "bgzip"
+        held: list[bytes] = []  # of a bgzip block, until its checksum has been seen
         while data := self._packed():
             while data:
                 if member is None:
@@ -126,18 +129,22 @@ class ByteSource:
                     if n_members and data[:1] != b"\x1f":
                         raise DamagedStream("foreign bytes after the gzip data", "the end of the file")
                     member = _zlib.decompressobj(wbits=31)
-                saved = member.copy()
+                saved = None if is_bgzip else member.copy()
                 try:
-                    yield member.decompress(data, self._block_bytes)
+                    held.append(member.decompress(data, self._block_bytes))
                 except _zlib.error as error:
-                    # zlib drops what the failed call had unpacked: unpack it again, byte by byte.
-                    yield _until_error(saved, data)
+                    if saved is not None:
+                        # zlib drops what the failed call had unpacked: unpack it again, byte by byte.
+                        yield _until_error(saved, data)
                     raise DamagedStream(f"damaged gzip data ({error})", "data that unpack") from None
+                if member.eof or not is_bgzip:
+                    yield b"".join(held)
+                    held.clear()
                 data = member.unconsumed_tail or member.unused_data
                 if member.eof:
                     member, n_members = None, n_members + 1
         if member is not None:
-            yield member.flush()
+            yield b"".join(held) + member.flush()
             raise DamagedStream("the end of the file inside gzip data", "whole gzip data with their checksum")
 
     def _zstd(self) -> Iterator[bytes]:

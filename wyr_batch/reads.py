@@ -1,7 +1,7 @@
 """Open FASTQ, FASTA, SAM, BAM or CRAM, packed or not, by content, and stream them as columns of reads.
 
 All reads before a damaged place are given first; the `InputError` that names the place comes after them.
-Bytes of a gzip member are used before its checksum has been seen: reads near damage may be wrong ones.
+Bytes of plain gzip and zstd are used before a checksum has been seen: reads near damage may be wrong ones.
 
 Not handled: bzip2, xz, lz4, fast5, POD5 (named and refused); per-base qualities (checked, not kept).
 """
