@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -12,7 +13,12 @@ import pytest
 from wyr_batch.cli import COMMANDS, cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "BENCHMARKS.md",
+]
 
 
 def commands_in(page: Path) -> list[str]:
@@ -46,3 +52,8 @@ def test_every_command_is_in_the_readme() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_benchmarks_page_is_what_the_results_say() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "render.py"))["render"]()
+    assert (ROOT / "BENCHMARKS.md").read_text() == made, "run: python benchmarks/render.py"
