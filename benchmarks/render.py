@@ -113,8 +113,8 @@ def kills(data: Json) -> str:
     done = [row["reads_finished"] or 0 for row in data["kills"]]
     moments = sum(bool(row["partial"]) for row in data["kills"])
     return (
-        f"{data['n_reads']:,} reads, killed with SIGKILL {len(done)} times at random ({moments} of them while a part was "
-        f"being written) and resumed each time. The output equals that of an uninterrupted run, row for row: "
+        f"{data['n_reads']:,} reads, killed with SIGKILL {len(done)} times at random ({moments} of them while a part "
+        f"was being written) and resumed each time. The output equals that of an uninterrupted run, row for row: "
         f"**{'yes' if data['same_rows'] else 'no'}**. Reads finished at each kill: {', '.join(f'{n:,}' for n in done)}."
     )
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -194,26 +194,48 @@ def test_an_unfinished_run_of_two_at_once_is_refused(toy: None, tmp_path: Path) 
     first.abandon()
 
 
-def test_full_disk_keeps_finished_parts_and_resumes(tmp_path: Path) -> None:
-    """A limit on file sizes stands for the full disk: the same error, from the same call."""
-    source, output, whole = tmp_path / "reads.fastq", tmp_path / "masks.parquet", tmp_path / "whole.parquet"
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1.5 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("no right to mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_keeps_finished_parts_and_resumes_once_there_is_room(small_disk: Path, tmp_path: Path) -> None:
+    source, output, whole = tmp_path / "reads.fastq", small_disk / "masks.parquet", tmp_path / "whole.parquet"
     source.write_text(fastq(20_000, most_bp=40))
     command = [*RUN, str(source), "-o", str(output), "--part-seconds", "0"]
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))
-
-    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+    full = subprocess.run(command, capture_output=True, text=True)
     assert full.returncode == 1, full.stderr
-    assert "parquet: got 'File too large' while writing" in full.stderr
+    assert "parquet: got 'No space left on device' while writing" in full.stderr
     assert "reads are finished and kept" in full.stderr
     assert "Traceback" not in full.stderr
     kept = list(parts_folder(output).glob("*.parquet"))
     assert kept
     assert not list(parts_folder(output).glob("*.partial"))
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
     assert subprocess.run([*command, "--resume"]).returncode == 0
     assert main(["run", str(source), "-q", "-o", str(whole)]) == 0
     assert pq.read_table(output).equals(pq.read_table(whole))
+
+
+def test_a_limit_on_file_sizes_is_met_as_a_full_disk_is(tmp_path: Path) -> None:
+    source, output = tmp_path / "reads.fastq", tmp_path / "masks.parquet"
+    source.write_text(fastq(9_000, most_bp=40))
+    command = [*RUN, str(source), "-o", str(output), "--part-seconds", "0"]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+
+    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
+    assert full.returncode == 1, full.stderr
+    assert "parquet: got 'File too large' while writing" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not list(parts_folder(output).glob("*.partial"))
 
 
 def test_the_summary_counts_the_whole_output(toy: None, tmp_path: Path) -> None:
