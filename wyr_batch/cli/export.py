@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,6 @@ import click
 
 from wyr_batch.errors import MissingExtraError, UsageError
 from wyr_batch.log import logger, set_up
-
-N_VERIFY_READS = 256
-PARITY_READS = "reads.fastq.gz"  # beside the exporter: the first reads of examples/reads.fastq.gz
 
 
 @click.command("export")
@@ -66,6 +62,7 @@ def command(
     """
     set_up(quiet, False, None)
     from wyr_batch.bundle import load_bundle
+    from wyr_batch.parity import READS, token_arrays
     from wyr_batch.threads import available_cpus
 
     try:
@@ -95,7 +92,7 @@ def command(
         explanandum_dir,
         explainer_dir,
         output,
-        reads=token_arrays(verify or Path(str(bundles.__file__)).parent / PARITY_READS),
+        reads=token_arrays(verify or READS),
         dtypes=tuple(sorted({"float32", *dtypes} | ({"float16"} if fp16 else set()), reverse=True)),
         half_checkpoint=half_checkpoint,
         compact=half_checkpoint,
@@ -128,15 +125,3 @@ def read_metrics(path: Path) -> Any:
         return {name: value for name, value in content.items() if name not in ("figure_data", "tradeoff")}
     except (OSError, ValueError) as error:
         raise UsageError(f"--metrics {path}: got '{error}', expected what wyr-batch evaluate printed.") from None
-
-
-def token_arrays(path: Path) -> list[Any]:
-    """Return the token ids of a file's first reads, one int16 array each."""
-    from wyr_batch.reads import open_reads
-    from wyr_batch.tokens import tokenise
-
-    with open_reads(path, chunk_reads=N_VERIFY_READS) as reads:
-        for chunk in islice(reads, 1):
-            tokens = tokenise(chunk.bases, chunk.offsets)
-            return [tokens.ids[start:end] for start, end in pairwise(tokens.offsets.tolist()) if end > start]
-    return []
