@@ -34,7 +34,7 @@ from common import environment, esm_tokenizer
 import wyr_batch
 from wyr_batch.batching import pad_batch
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.config import RunConfig
+from wyr_batch.config import CPU_BATCH_TOKENS, RunConfig
 from wyr_batch.engines import Engine, open_engine
 from wyr_batch.models.checkpoints import save_explainer, save_explanandum
 from wyr_batch.models.encoder import EncoderConfig
@@ -158,7 +158,7 @@ def main() -> None:
 
         config = RunConfig(inputs=(str(source),), output=output, model=bundle.folder)
         with open_reads(source) as reads:
-            planner = Planner(*config.window_tokens(bundle), config.batch_tokens)
+            planner = Planner(*config.window_tokens(bundle), CPU_BATCH_TOKENS)
             works = [planner.plan(chunk) for chunk in reads]
         batches = [pad_batch(w.tokens.ids, w.windows, rows) for w in works for rows in w.batches]
 

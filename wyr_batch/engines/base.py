@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wyr_batch.bundle import Bundle
+from wyr_batch.config import CPU_BATCH_TOKENS
 from wyr_batch.errors import EngineError, OutOfMemory, ShapeError, WyrError
 from wyr_batch.tokens import CLS_ID
 
@@ -60,11 +61,18 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 class Engine(abc.ABC):
-    """One bundle loaded on one device."""
+    """One bundle loaded on one device.
+
+    Attributes:
+        pad_to: rows are best padded to a multiple of so many tokens; any length gives the same results.
+        default_batch_tokens: padded tokens of a batch that fills the device.
+    """
 
     runtime: str
     device: str
     dtype: str
+    pad_to: int = 1
+    default_batch_tokens: int = CPU_BATCH_TOKENS
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle

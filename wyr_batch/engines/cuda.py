@@ -44,7 +44,6 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDeviceGetAttribute": (POINTER(c_int), c_int, c_int),
     "cuDeviceTotalMem_v2": (POINTER(c_size_t), c_int),
     "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
-    "cuDevicePrimaryCtxRelease_v2": (c_int,),
     "cuCtxSetCurrent": (c_void_p,),
     "cuMemGetInfo_v2": (POINTER(c_size_t), POINTER(c_size_t)),
     "cuMemAlloc_v2": (POINTER(c_uint64), c_size_t),
@@ -149,12 +148,7 @@ def chosen_gpus(device: str) -> list[Gpu]:
     word, _, which = device.partition(":")
     if word != "cuda" or not (which in ("", "all") or which.isdecimal()) or device.endswith(":"):
         raise UsageError(f"--device: got {device}, expected auto, cpu, cuda, cuda:N or cuda:all.")
-    gpus, why = find_gpus()
-    if not gpus:
-        raise UsageError(
-            f"--device: got {device}, expected an NVIDIA GPU and found none: {why}. Install the NVIDIA driver, run "
-            "where a GPU is, or use -x cpu."
-        )
+    gpus = gpus_for(f"--device: got {device}")
     if which == "all":
         return gpus
     index = int(which or 0)
@@ -166,14 +160,25 @@ def chosen_gpus(device: str) -> list[Gpu]:
     return [gpus[index]]
 
 
+def gpus_for(asked: str) -> list[Gpu]:
+    """Return all GPUs. Raises: UsageError, beginning with what was asked for, if there is none."""
+    gpus, why = find_gpus()
+    if not gpus:
+        raise UsageError(
+            f"{asked}, expected an NVIDIA GPU and found none: {why}. Install the NVIDIA driver, run where a GPU is, "
+            "or use -x cpu."
+        )
+    return gpus
+
+
 class CudaDevice:
-    """One GPU in use: its primary context, held until `close`."""
+    """One GPU in use: its primary context, held as long as the process lives. Get it from `cuda_device`."""
 
     def __init__(self, gpu: Gpu) -> None:
         self.gpu, self.driver = gpu, driver()
-        self._handle = self.driver.number("cuDeviceGet", gpu.index)
         self._context = c_void_p()
-        self.driver.call("cuDevicePrimaryCtxRetain", byref(self._context), self._handle)
+        handle = self.driver.number("cuDeviceGet", gpu.index)
+        self.driver.call("cuDevicePrimaryCtxRetain", byref(self._context), handle)
 
     def use(self) -> None:
         """Make the device current in the calling thread; every thread that works with it says so."""
@@ -186,11 +191,11 @@ class CudaDevice:
         self.driver.call("cuMemGetInfo_v2", byref(free), byref(total))
         return free.value, total.value
 
-    def close(self) -> None:
-        """Give the context back; harmless when done twice."""
-        if self._context:
-            self._context = c_void_p()
-            self.driver.call("cuDevicePrimaryCtxRelease_v2", self._handle)
+
+@cache
+def cuda_device(gpu: Gpu) -> CudaDevice:
+    """Return the GPU in use, the same one each time. Raises: CudaError."""
+    return CudaDevice(gpu)
 
 
 class _DeviceBuffer:
@@ -234,7 +239,7 @@ class _PinnedBuffer:
         """Return the start of the buffer as an array, good until the buffer grows or is freed."""
         n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         raw = (ctypes.c_byte * n_bytes).from_address(self.address)
-        return np.frombuffer(raw, dtype).reshape(shape)
+        return np.frombuffer(memoryview(raw), dtype).reshape(shape)
 
     def free(self) -> None:
         address, self.address, self.n_bytes = self.address, 0, 0
@@ -305,8 +310,10 @@ class Slot:
             return
         self.device.use()
         self.wait()
-        for buffer in (*self._pinned.values(), *self._on_device.values(), self._scratch):
-            buffer.free()
+        for pinned in self._pinned.values():
+            pinned.free()
+        for on_device in (*self._on_device.values(), self._scratch):
+            on_device.free()
         self._driver.call("cuStreamDestroy_v2", self._stream)
         self._stream = c_void_p()
 

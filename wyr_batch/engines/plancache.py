@@ -102,11 +102,12 @@ def nearest(path: Path, name: str, key: Key) -> str:
     return min(found)[1] if found else f"none of {name} has been built here"
 
 
-def differences(found: Key, wanted: Key) -> str:
+def differences(their_key: Key, our_key: Key) -> str:
     """Name the fields in which a key differs, with both values; empty if it does not."""
-    theirs, ours = _plain(found), _plain(wanted)
+    theirs, ours = _plain(their_key), _plain(our_key)
     fields = [field for field in {**ours, **theirs} if theirs.get(field) != ours.get(field)]
-    return "; ".join(f"{field}: got {_short(theirs.get(field))}, expected {_short(ours.get(field))}" for field in fields)
+    pairs = ((field, _short(theirs.get(field)), _short(ours.get(field))) for field in fields)
+    return "; ".join(f"{field}: got {found}, expected {wanted}" for field, found, wanted in pairs)
 
 
 def _plain(key: Key) -> dict[str, Any]:

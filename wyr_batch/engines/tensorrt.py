@@ -53,7 +53,7 @@ class LoadedPlan:
         trt, engine = self.trt, self.engine
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         found = {name: (engine.get_tensor_mode(name), engine.get_tensor_dtype(name)) for name in names}
-        inputs = {name: (trt.TensorIOMode.INPUT, trt.DataType.INT32) for name in INPUTS}
+        inputs = dict.fromkeys(INPUTS, (trt.TensorIOMode.INPUT, trt.DataType.INT32))
         whole = {"explained_ids": trt.DataType.INT32}
         outputs = {
             name: (trt.TensorIOMode.OUTPUT, whole.get(name, trt.DataType.FLOAT)) for name in EngineOutput._fields

@@ -20,9 +20,10 @@ from typing import Any
 
 from wyr_batch.bundle import Bundle, sha256_of
 from wyr_batch.config import GPU_BATCH_TOKENS
+from wyr_batch.engines.base import is_out_of_memory
 from wyr_batch.engines.cuda import Gpu
 from wyr_batch.engines.plancache import cache_folder, find_plan, save_plan, slug, write_file
-from wyr_batch.errors import EngineError, MissingExtraError, UsageError
+from wyr_batch.errors import EngineError, MissingExtraError, OutOfMemory, UsageError
 from wyr_batch.log import logger
 
 OLDEST = (10, 12)
@@ -106,10 +107,10 @@ def make_log(trt: Any) -> Any:
 
 
 def must(result: Any, what: str, log: Any) -> Any:
-    """Return a call's result, once it is seen to be neither None nor False. Raises: EngineError."""
+    """Return a call's result, once it is seen to be neither None nor False. Raises: EngineError, OutOfMemory."""
     if result is None or not result:
-        said = "; ".join(log.errors)[:400] or "nothing more"
-        kind = EngineError
+        said, log.errors = "; ".join(log.errors)[:400] or "nothing more", []
+        kind = OutOfMemory if is_out_of_memory(RuntimeError(said)) else EngineError
         raise kind(f"TensorRT, {what}: got no result ({said}), expected one. Try another --runtime.")
     return result
 
@@ -189,6 +190,7 @@ def ready_plan(trt: Any, log: Any, bundle: Bundle, dtype: str, gpu: Gpu, again: 
     start = time.perf_counter()
     plan, timing = build_plan(trt, log, path, dtype, profiles, len(bundle.ranks), timing)
     seconds = time.perf_counter() - start
+    log.errors = []  # of tactics that were tried and did not fit
     write_file(timing_path, timing)
     saved = save_plan(name, key, plan, {"build_s": round(seconds, 1), "driver": gpu.driver, "onnx": path.name})
     logger.info("TensorRT: built %s, %.0f MB, in %.0f s", saved, len(plan) / 1e6, seconds)
