@@ -101,10 +101,15 @@ class Engine(abc.ABC):
             )
         try:
             out = self._infer(input_ids, explain_ids)
+        except OutOfMemory:
+            self._make_room()
+            raise
         except WyrError:
             raise
         except Exception as error:  # each runtime has exceptions of its own
             kind = OutOfMemory if is_out_of_memory(error) else EngineError
+            if kind is OutOfMemory:
+                self._make_room()
             got = f"'{str(error).strip()[:200]}' on {rows} reads of {n_tokens} tokens"
             advice = "Try another --runtime, or a smaller -b."
             raise kind(f"{self.describe()}: got {got}, expected results. {advice}") from error
@@ -117,6 +122,10 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput: ...
+
+    def _make_room(self) -> None:
+        """Give back memory that a batch too large has taken, so that a smaller one finds it."""
+        return
 
     def describe(self) -> str:
         """Return what runs, in a few words."""

@@ -304,16 +304,21 @@ class Slot:
         self._expected.clear()
         return found
 
-    def close(self) -> None:
-        """Wait, and give everything back; harmless when done twice."""
-        if not self._stream:
-            return
+    def make_room(self) -> None:
+        """Wait, and give all buffers back; the next batch takes what it needs."""
         self.device.use()
         self.wait()
+        self._expected.clear()
         for pinned in self._pinned.values():
             pinned.free()
         for on_device in (*self._on_device.values(), self._scratch):
             on_device.free()
+
+    def close(self) -> None:
+        """Wait, and give everything back; harmless when done twice."""
+        if not self._stream:
+            return
+        self.make_room()
         self._driver.call("cuStreamDestroy_v2", self._stream)
         self._stream = c_void_p()
 

@@ -146,6 +146,9 @@ class OnnxCudaEngine(Engine):
             "masked_probs": (rows, n_classes),
         }
 
+    def _make_room(self) -> None:
+        self._slot.make_room()
+
     def close(self) -> None:
         """Give back memory; the session goes with its last engine."""
         self._binding.clear_binding_inputs()

@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 def slug(text: str) -> str:
     """Return a text as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "_", text).strip("_") or "unnamed"
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_") or "unnamed"
 
 
 def keyed_path(kind: str, name: str, key: Key, suffix: str) -> Path:

@@ -128,6 +128,9 @@ class TensorRtEngine(Engine):
             self._contexts[index] = context
         return self._contexts[index]
 
+    def _make_room(self) -> None:
+        self._slot.make_room()
+
     def close(self) -> None:
         """Give back contexts and memory; the plan goes with its last engine."""
         self._contexts.clear()

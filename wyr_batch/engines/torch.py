@@ -13,7 +13,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from wyr_batch.bundle import Bundle
@@ -112,7 +111,8 @@ class TorchEngine(Engine):
 
     def _array(self, tensor: Any) -> npt.NDArray[Any]:
         """Return a tensor on the host as an array; a copy where the memory is used again."""
-        return np.array(tensor) if self._on_gpu else np.asarray(tensor)
+        array: npt.NDArray[Any] = tensor.numpy()
+        return array.copy() if self._on_gpu else array
 
     def _pinned(self, name: str, like: Any) -> Any:
         """Return pinned memory of a tensor's shape and type, part of a buffer that grows on demand."""
@@ -120,6 +120,11 @@ class TorchEngine(Engine):
         if held is None or held.numel() < like.numel():
             held = self._buffers[name] = self._torch.empty(like.numel(), dtype=like.dtype, pin_memory=True)
         return held[: like.numel()].view(like.shape)
+
+    def _make_room(self) -> None:
+        self._buffers.clear()
+        if self._on_gpu:
+            self._torch.cuda.empty_cache()
 
     def close(self) -> None:
         """Give back buffers; the model goes with its last engine."""
