@@ -217,7 +217,7 @@ def void(_: object) -> None:
 def installed(library: FakeLibrary) -> Iterator[FakeLibrary]:
     """Let the package find this library for as long as the block lasts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda.ctypes, "CDLL", lambda name: library)
+        patch.setattr(cuda, "load_library", lambda name: library)
         cuda.driver.cache_clear()
         cuda.cuda_device.cache_clear()
         try:

@@ -34,7 +34,7 @@ def no_gpu() -> Iterator[None]:
         raise OSError(f"{name}: cannot open shared object file")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda.ctypes, "CDLL", missing)
+        patch.setattr(cuda, "load_library", missing)
         cuda.driver.cache_clear()
         yield
         cuda.driver.cache_clear()

@@ -123,10 +123,15 @@ class Driver:
         return found
 
 
+def load_library(name: str) -> Any:
+    """Open a shared library. Raises: OSError."""
+    return ctypes.CDLL(name)
+
+
 @cache
 def driver() -> Driver:
     """Load the driver once. Raises: OSError if there is none; CudaError if it finds no GPU it can use."""
-    return Driver(ctypes.CDLL(LIBRARY))
+    return Driver(load_library(LIBRARY))
 
 
 def find_gpus() -> tuple[list[Gpu], str]:
