@@ -28,10 +28,9 @@ def import_torch(device: str) -> Any:
         none.
     """
     try:
-        import safetensors  # noqa: F401 - what the checkpoint is read with
         import torch
-    except ImportError as error:
-        raise MissingExtraError("--runtime torch", error.name or "torch", "export") from None
+    except ImportError:
+        raise MissingExtraError("--runtime torch", "torch", "export") from None
     if device != "cpu" and not torch.cuda.is_available():
         raise UsageError(
             f"--runtime torch: got torch {torch.__version__}, which sees no GPU, expected one built for CUDA. "
