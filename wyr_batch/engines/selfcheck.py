@@ -26,7 +26,7 @@ from wyr_batch.engines.cuda import Gpu
 from wyr_batch.engines.plancache import keyed_path, read_json, write_file
 from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
 from wyr_batch.log import logger
-from wyr_batch.parity import THRESHOLDS, ParityRecord, compare, token_arrays
+from wyr_batch.parity import N_READS, THRESHOLDS, ParityRecord, compare, token_arrays
 from wyr_batch.ranks import rank_slices
 from wyr_batch.tokens import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
 
@@ -93,8 +93,11 @@ def ensure_proven(engine: Engine, version: str, gpu: Gpu, threads: int) -> None:
         )
 
 
-def prove(engine: Engine, threads: int) -> ParityRecord:
-    """Compare an engine with float32 on the CPU on the package's reads. Raises: MissingExtraError, ModelError."""
+def prove(engine: Engine, threads: int, n_reads: int = N_READS) -> ParityRecord:
+    """Compare an engine with float32 on the CPU on the package's reads, or the first so many of them.
+
+    Raises: MissingExtraError, ModelError.
+    """
     bundle = engine.bundle
     slices = rank_slices([len(rank.labels) for rank in bundle.ranks])
     with open_reference(bundle, threads) as reference:
@@ -104,7 +107,7 @@ def prove(engine: Engine, threads: int) -> ParityRecord:
             slices,
             bundle.max_tokens,
             thresholds=THRESHOLDS[engine.dtype],
-            reads=token_arrays(),
+            reads=token_arrays()[:n_reads],
         )
 
 
