@@ -265,9 +265,9 @@ def one_rate(kit: Kit, engines: list[Engine], n_tokens: int, budget: int) -> dic
     asked = np.full((n_rows, len(engines[0].bundle.ranks)), -1, np.int32)
     repeats = 1 if kit.quick else 4
 
-    def feed(engine: Engine) -> None:
+    def feed(slot: Engine) -> None:
         for _ in range(repeats):
-            engine.infer(ids, asked)
+            slot.infer(ids, asked)
 
     def all_at_once() -> None:
         threads = [threading.Thread(target=feed, args=(engine,)) for engine in engines]
@@ -276,8 +276,8 @@ def one_rate(kit: Kit, engines: list[Engine], n_tokens: int, budget: int) -> dic
         for thread in threads:
             thread.join()
 
-    for engine in engines:
-        engine.infer(ids, asked)  # contexts, buffers, kernels
+    for slot in engines:
+        slot.infer(ids, asked)  # contexts, buffers, kernels
     seconds = statistics.median(timed(all_at_once) for _ in range(3))
     reads_per_s = n_rows * repeats * len(engines) / seconds
     flop = reads_per_s * flop_per_read(engines[0].bundle, n_tokens)

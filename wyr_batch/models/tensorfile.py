@@ -20,9 +20,10 @@ from torch import Tensor
 
 from wyr_batch.errors import ModelError
 
+# In the order in which the package writes them.
 DTYPES = {
-    "F64": torch.float64,
     "I64": torch.int64,
+    "F64": torch.float64,
     "F32": torch.float32,
     "I32": torch.int32,
     "BF16": torch.bfloat16,
