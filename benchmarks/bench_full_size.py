@@ -14,7 +14,6 @@ times, in alternation, disk to disk or as plain code does it:
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import resource
 import statistics
@@ -27,51 +26,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 from bench_run import timed
 from common import environment, esm_tokenizer
+from full_size import CLASSES, READ_BP, make_checkpoints, write_reads
 
 import wyr_batch
 from wyr_batch.batching import pad_batch
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.config import RunConfig
+from wyr_batch.config import CPU_BATCH_TOKENS, RunConfig
 from wyr_batch.engines import Engine, open_engine
-from wyr_batch.models.checkpoints import save_explainer, save_explanandum
-from wyr_batch.models.encoder import EncoderConfig
-from wyr_batch.models.explainer import Explainer, ExplainerConfig
-from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.pipeline import Planner
-from wyr_batch.ranks import Rank
 from wyr_batch.reads import open_reads
 from wyr_batch.threads import available_cpus
 
-CLASSES = {"superkingdom": 4, "phylum": 55, "genus": 1878}
-READ_BP, EAGER_ROWS = 1500, 16
+EAGER_ROWS = 16
 WAYS = (("onnx", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"))
 EXPORT = "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
-
-
-def make_checkpoints(folder: Path) -> None:
-    torch.manual_seed(0)
-    ranks = [Rank(name, tuple(f"{name} {i}" for i in range(n))) for name, n in CLASSES.items()]
-    model = Explanandum(EncoderConfig(), list(CLASSES.values())).eval()
-    decide(model)
-    save_explanandum(model.eval(), ranks, folder / "explanandum", {"recipe": "random weights, seed 0"})
-    explainer = Explainer(ExplainerConfig(num_classes=sum(CLASSES.values())))
-    save_explainer(explainer.eval(), folder / "explainer", {"recipe": "random weights, seed 0"})
-
-
-def decide(model: Explanandum, deviation: float = 2.0) -> None:
-    """Scale and shift the random heads so that reads differ in their calls, and calls are not all but tied."""
-    ids = torch.randint(6, 4102, (48, 100), generator=torch.Generator().manual_seed(1))
-    ids[:, 0] = 3
-    with torch.no_grad():
-        pooled = model.pool(model.encoder(ids), model.valid(ids), None)
-        for head in model.classifiers:
-            logits = head(pooled)
-            scale = deviation / logits.std(dim=0)
-            head.weight.mul_(scale.unsqueeze(1))
-            head.bias.copy_((head.bias - logits.mean(dim=0)) * scale)
 
 
 def export(folder: Path) -> dict[str, Any]:
@@ -84,14 +54,6 @@ def export(folder: Path) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     size = (folder / "bundle" / "model.onnx").stat().st_size / 1e6
     return {"seconds": round(seconds, 1), "peak_mb": round(peak), "model_onnx_mb": round(size, 1)}
-
-
-def write_reads(path: Path, n: int) -> list[str]:
-    letters = np.random.default_rng(0).choice(np.frombuffer(b"ACGT", np.uint8), (n, READ_BP))
-    texts = [row.tobytes().decode() for row in letters]
-    with gzip.open(path, "wt") as file:
-        file.writelines(f"@read{i}\n{text}\n+\n{'I' * READ_BP}\n" for i, text in enumerate(texts))
-    return texts
 
 
 def eager(texts: list[str], tokenizer: Any, engine: Engine) -> tuple[list[np.ndarray], np.ndarray]:
@@ -158,7 +120,7 @@ def main() -> None:
 
         config = RunConfig(inputs=(str(source),), output=output, model=bundle.folder)
         with open_reads(source) as reads:
-            planner = Planner(*config.window_tokens(bundle), config.batch_tokens)
+            planner = Planner(*config.window_tokens(bundle), CPU_BATCH_TOKENS)
             works = [planner.plan(chunk) for chunk in reads]
         batches = [pad_batch(w.tokens.ids, w.windows, rows) for w in works for rows in w.batches]
 

@@ -27,7 +27,7 @@ from common import environment, esm_tokenizer
 import wyr_batch
 from wyr_batch.batching import pad_batch
 from wyr_batch.bundle import load_bundle
-from wyr_batch.config import RunConfig
+from wyr_batch.config import CPU_BATCH_TOKENS, RunConfig
 from wyr_batch.engines import open_engine
 from wyr_batch.pipeline import Planner
 from wyr_batch.reads import open_reads
@@ -73,7 +73,7 @@ def main() -> None:
         config = RunConfig(inputs=(str(source),), output=output, model=args.model, overwrite=True)
         with open_reads(source) as reads:
             chunks = list(reads)
-        planner = Planner(*config.window_tokens(bundle), config.batch_tokens)
+        planner = Planner(*config.window_tokens(bundle), CPU_BATCH_TOKENS)
         works = [planner.plan(chunk) for chunk in chunks]
         batches = [pad_batch(w.tokens.ids, w.windows, rows) for w in works for rows in w.batches]
         wanted = [np.full((len(ids), n_ranks), -1, np.int32) for ids in batches]

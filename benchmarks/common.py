@@ -13,7 +13,8 @@ from typing import Any
 
 from wyr_batch.tokens import vocabulary
 
-PACKAGES = ("numpy", "pyarrow", "pysam", "onnxruntime", "openvino", "torch", "transformers", "captum")
+PACKAGES = ("numpy", "pyarrow", "pysam", "onnxruntime", "onnxruntime-gpu", "tensorrt", "openvino", "torch")
+PACKAGES += ("onnx", "onnxscript", "transformers", "captum")
 
 
 def environment() -> dict[str, Any]:

@@ -16,9 +16,9 @@ from common import environment
 from wyr_batch.export import proof
 
 from wyr_batch.bundle import load_bundle
-from wyr_batch.cli.export import PARITY_READS, token_arrays
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 from wyr_batch.models.fused import Fused
+from wyr_batch.parity import token_arrays
 from wyr_batch.threads import available_cpus
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -33,7 +33,7 @@ def main() -> None:
     checkpoint = bundle.folder / "checkpoint"
     explanandum, ranks = load_explanandum(checkpoint / "explanandum")
     reference = Fused(explanandum, load_explainer(checkpoint / "explainer")).eval()
-    reads = token_arrays(Path(proof.__file__).parent / PARITY_READS)
+    reads = token_arrays()
     found, speeds = proof.prove(bundle.folder, reference, bundle.max_tokens, DTYPES, reads, available_cpus(), print)
     records = {f"onnx {r.thresholds.dtype}": r for r in found["files"].values()} | found["runtimes"]
     print("| way | verdict | labels, plain | labels, masked | mask max | mask mean | probs max | rows/s |")

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from wyr_batch.engines import RUNTIMES
 from wyr_batch.models.fused import Fused
@@ -26,7 +25,7 @@ from wyr_batch.threads import available_cpus
 from wyr_batch.tokens import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
 
 from .onnx import runner_from_onnx
-from .parity import THRESHOLDS, Candidate, ParityRecord, Remembered, compare
+from .parity import THRESHOLDS, Candidate, ParityRecord, Remembered, compare, torch_runner
 
 FILES = {"float32": "model.onnx", "float16": "model.fp16.onnx"}
 TIMED_ROWS, TIMED_TOKENS, TIMED_RUNS = 16, 251, 3
@@ -57,7 +56,7 @@ def candidates(
                 yield "runtimes", f"openvino {dtype}", dtype, run
     for dtype in dtypes:
         if dtype != "float32":
-            yield "runtimes", f"torch {dtype}", dtype, _torch_runner(in_precision(reference, dtype))
+            yield "runtimes", f"torch {dtype}", dtype, torch_runner(in_precision(reference, dtype))
 
 
 def prove(
@@ -82,17 +81,8 @@ def prove(
         record = compare(candidate, reference, max_tokens, thresholds=limits, reads=reads, remembered=remembered)
         records[place][name] = record
         speeds[f"onnx {dtype}" if place == "files" else name] = _rows_per_s(candidate, reference, max_tokens)
-    speeds["torch float32"] = _rows_per_s(_torch_runner(reference), reference, max_tokens)
+    speeds["torch float32"] = _rows_per_s(torch_runner(reference), reference, max_tokens)
     return records, speeds
-
-
-def _torch_runner(module: Fused) -> Candidate:
-    def run(ids: npt.NDArray[np.int32], asked: npt.NDArray[np.int32]) -> tuple[npt.NDArray, ...]:
-        with torch.inference_mode():
-            out = module(torch.from_numpy(ids), torch.from_numpy(asked))
-        return tuple(tensor.numpy() for tensor in out)
-
-    return run
 
 
 def _rows_per_s(candidate: Candidate, reference: Fused, max_tokens: int) -> float:

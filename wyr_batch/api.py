@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from wyr_batch import __version__
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.config import DEFAULT_BATCH_TOKENS, RunConfig
+from wyr_batch.config import RunConfig
 from wyr_batch.engines import Engine, open_engine, open_engines
 from wyr_batch.errors import InputError, OtherReadsError, WyrError
 from wyr_batch.inputs import InputWatch, check_readable, read_work
@@ -63,16 +63,17 @@ def run(
     )
     explain_row = config.explain_row(bundle)
     window_tokens, overlap_tokens = config.window_tokens(bundle)
-    planner = Planner(window_tokens, overlap_tokens, config.batch_tokens, config.min_length)
     limit_threads(config.n_threads)
     with ExitStack() as stack:
         asked = (config.device, config.runtime, config.dtype, config.n_threads)
         engines = [stack.enter_context(engine) for engine in open_engines(bundle, *asked)]
+        batch_tokens = config.max_batch_tokens or engines[0].default_batch_tokens
+        planner = Planner(window_tokens, overlap_tokens, batch_tokens, config.min_length, engines[0].pad_to)
         devices = ", ".join(dict.fromkeys(engine.device for engine in engines))
         stats = RunStats(engines[0].runtime, devices, engines[0].dtype)
         logger.info(
             "wyr-batch %s: %s %s on %s, %d threads, %d tokens a batch, windows of %d tokens",
-            *(__version__, stats.runtime, stats.dtype, devices, config.n_threads, config.batch_tokens, window_tokens),
+            *(__version__, stats.runtime, stats.dtype, devices, config.n_threads, batch_tokens, window_tokens),
         )
         # An input that cannot be opened leaves nothing behind.
         for path in config.inputs:
@@ -185,10 +186,11 @@ class Prediction:
 class Masker:
     """A loaded bundle that explains sequences in memory; see `load`."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, max_batch_tokens: int = DEFAULT_BATCH_TOKENS) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, max_batch_tokens: int = 0) -> None:
         self.bundle, self.engine = bundle, engine
         window_tokens = min(bundle.window_bp // 6, bundle.max_tokens - 1)
-        self._planner = Planner(window_tokens, window_tokens // 8, max_batch_tokens)
+        batch_tokens = max_batch_tokens or engine.default_batch_tokens
+        self._planner = Planner(window_tokens, window_tokens // 8, batch_tokens, pad_to=engine.pad_to)
         self._explain = ExplainStep(engine, np.full(len(bundle.ranks), -1, np.int32))
 
     def predict(self, sequences: Sequence[str]) -> list[Prediction]:

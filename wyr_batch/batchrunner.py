@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wyr_batch.batching import pad_batch
+from wyr_batch.batching import pad_batch, padded_length
 from wyr_batch.engines import Engine, EngineOutput
 from wyr_batch.errors import EngineError, OutOfMemory
 from wyr_batch.log import logger
@@ -53,14 +53,14 @@ class BatchRunner:
         Yields: rows, padded tokens per row and the results of each piece, valid until the next one.
         Raises: EngineError if window after window fails.
         """
-        n_padded = int(work.windows.count[rows].max()) + 1
+        n_padded = self.n_padded(work, rows)
         n_most = len(rows) if self.most_tokens is None else max(1, (self.most_tokens - 1) // n_padded)
         if len(rows) > n_most:
             for at in range(0, len(rows), n_most):
                 yield from self.run(work, rows[at : at + n_most], wanted, failed)
             return
         self.check()
-        input_ids = pad_batch(work.tokens.ids, work.windows, rows)
+        input_ids = pad_batch(work.tokens.ids, work.windows, rows, n_padded)
         try:
             out = self.engine.infer(input_ids, np.ascontiguousarray(wanted[rows], np.int32))
         except EngineError as error:
@@ -80,7 +80,7 @@ class BatchRunner:
         self, error: EngineError, work: Work, rows: Int64s, wanted: Int32s, failed: dict[int, str]
     ) -> Iterator[tuple[Int64s, int, EngineOutput]]:
         if isinstance(error, OutOfMemory):
-            size = len(rows) * (int(work.windows.count[rows].max()) + 1)
+            size = len(rows) * self.n_padded(work, rows)
             logger.warning("out of memory with %d reads, %s padded tokens: halving the batch", len(rows), f"{size:,}")
             if len(rows) > 1:
                 self.most_tokens = min(size, self.most_tokens or size)
@@ -91,6 +91,11 @@ class BatchRunner:
             return
         for half in np.array_split(rows, 2):
             yield from self.run(work, half, wanted, failed)
+
+    def n_padded(self, work: Work, rows: Int64s) -> int:
+        """Return the tokens that each of these windows is padded to, `<cls>` counted."""
+        longest = int(work.windows.count[rows].max()) + 1
+        return padded_length(longest, self.engine.pad_to, self.engine.bundle.max_tokens)
 
     def _give_up(self, row: int, reason: str, failed: dict[int, str]) -> None:
         failed[row] = reason

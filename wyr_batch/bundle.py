@@ -96,13 +96,7 @@ class Bundle:
         Returns: the graph's path, or the folder of the checkpoint.
         Raises: ModelError naming what is proven.
         """
-        if runtime == "openvino":
-            path = self.verified("onnx", "float32")
-        else:
-            path = self.folder / "checkpoint"
-            for entry in self.files:
-                if entry.kind == "checkpoint":
-                    self.verified_entry(entry)
+        path = self.verified("onnx", "float32") if runtime == "openvino" else self.checkpoint()
         if (runtime, dtype) != ("torch", "float32") and not self.is_proven(runtime, dtype):
             proven = [name for name, record in self.runtime_parity.items() if record.get("verdict") == PARITY_PASSED]
             raise ModelError(
@@ -110,6 +104,17 @@ class Bundle:
                 f"{', '.join(proven) or 'none'}. Install {runtime} and export the bundle again with --dtype {dtype}."
             )
         return path
+
+    def checkpoint(self) -> Path:
+        """Return the folder of the checkpoint after checking the hash of every file. Raises: ModelError."""
+        for entry in self.files:
+            if entry.kind == "checkpoint":
+                self.verified_entry(entry)
+        return self.folder / "checkpoint"
+
+    def holds(self, kind: str, dtype: str) -> bool:
+        """True if a file of that kind and precision is listed."""
+        return any(entry.kind == kind and entry.dtype == dtype for entry in self.files)
 
     def is_proven(self, runtime: str, dtype: str) -> bool:
         """True if parity.json holds a passing record of that runtime and precision."""

@@ -12,7 +12,9 @@ from wyr_batch.tokens import TOKEN_BP, Int32s
 
 PART_S = 30.0
 MASK_DTYPES = ("float32", "float16", "uint8")
-DEFAULT_BATCH_TOKENS = 8192
+
+# What fills a device: two batches of the second are in flight on a GPU. Memory depends on it.
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 8192, 49152
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,6 @@ class RunConfig:
     @property
     def n_threads(self) -> int:
         return self.threads or available_cpus()
-
-    @property
-    def batch_tokens(self) -> int:
-        return self.max_batch_tokens or DEFAULT_BATCH_TOKENS
 
     def window_tokens(self, bundle: Bundle) -> tuple[int, int]:
         """Return tokens per window and per overlap, `<cls>` not counted.

@@ -73,9 +73,15 @@ class Explained:
 class Planner:
     """Reads to work: tokens, windows and batches. Holds nothing between chunks."""
 
-    def __init__(self, window_tokens: int, overlap_tokens: int, batch_tokens: int, min_length: int = 0) -> None:
+    def __init__(
+        self, window_tokens: int, overlap_tokens: int, batch_tokens: int, min_length: int = 0, pad_to: int = 1
+    ) -> None:
+        """
+        Args:
+            batch_tokens: padded tokens of a batch; pad_to: rows are padded to a multiple of this (`Engine.pad_to`).
+        """
         self.window_tokens, self.overlap_tokens = window_tokens, overlap_tokens
-        self.batch_tokens, self.min_length = batch_tokens, min_length
+        self.batch_tokens, self.min_length, self.pad_to = batch_tokens, min_length, pad_to
 
     def plan(self, chunk: ReadChunk, digest: tuple[int, ...] = ()) -> Work:
         """Tokenise a chunk and lay out its batches; `digest`: checksums of all reads up to its end."""
@@ -83,7 +89,7 @@ class Planner:
         too_short = chunk.lengths < self.min_length
         windows = cut_windows(tokens.offsets, self.window_tokens, self.overlap_tokens)
         runnable = np.flatnonzero(~too_short[windows.read])
-        batches = [runnable[batch] for batch in plan_batches(windows.count[runnable], self.batch_tokens)]
+        batches = [runnable[batch] for batch in plan_batches(windows.count[runnable], self.batch_tokens, self.pad_to)]
         return Work(chunk, tokens, too_short, windows, batches, digest)
 
 
@@ -127,8 +133,9 @@ class ExplainStep:
         other_call[list(buffers.failed)] = False
         if other_call.any():
             rows = np.flatnonzero(other_call)
-            budget = max(len(batch) * int(work.windows.count[batch].max() + 1) for batch in work.batches)
-            again = [rows[batch] for batch in plan_batches(work.windows.count[rows], budget)]
+            pad_to = self.runner.engine.pad_to
+            budget = max(len(batch) * self.runner.n_padded(work, batch) for batch in work.batches)
+            again = [rows[batch] for batch in plan_batches(work.windows.count[rows], budget, pad_to)]
             self._run(work, again, wanted, buffers, plain=False)
         masked_probs = combine_probs(buffers.masked_probs, work.windows, self.slices)
         failed = {int(work.windows.read[window]): reason for window, reason in buffers.failed.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,6 @@ import click
 
 from wyr_batch.errors import MissingExtraError, UsageError
 from wyr_batch.log import logger, set_up
-
-N_VERIFY_READS = 256
-PARITY_READS = "reads.fastq.gz"  # beside the exporter: the first reads of examples/reads.fastq.gz
 
 
 @click.command("export")
@@ -35,6 +31,7 @@ PARITY_READS = "reads.fastq.gz"  # beside the exporter: the first reads of examp
     multiple=True,
     help="Precisions to prove beside float32. bfloat16 needs no file: OpenVINO and torch compute in it.",
 )
+@click.option("--tensorrt", is_flag=True, help="Build TensorRT plans for this machine's GPU, and prove and time them.")
 @click.option("--licence", default="", help="Of the weights.")
 @click.option("--half-checkpoint", is_flag=True, help="Round weights to float16 first: half the size, same function.")
 @click.option("-t", "--threads", type=int, help="For the comparison. [default: the CPUs this process may use]")
@@ -49,6 +46,7 @@ def command(
     verify: Path | None,
     metrics: Path | None,
     fp16: bool,
+    tensorrt: bool,
     dtypes: tuple[str, ...],
     half_checkpoint: bool,
     threads: int | None,
@@ -63,9 +61,11 @@ def command(
     \b
     wyr-batch export --explanandum explanandum --explainer explainer -o my_bundle
     wyr-batch export --fp16 -o starter_bundle --verify reads.fastq.gz
+    wyr-batch export --fp16 --tensorrt -o starter_bundle
     """
     set_up(quiet, False, None)
     from wyr_batch.bundle import load_bundle
+    from wyr_batch.parity import READS, token_arrays
     from wyr_batch.threads import available_cpus
 
     try:
@@ -74,6 +74,8 @@ def command(
         if (error.name or "").startswith("wyr_batch"):
             raise
         raise MissingExtraError("wyr-batch export", error.name or "torch", "export") from None
+    on_gpu = importlib.import_module("wyr_batch.export.gpu")
+    gpu = on_gpu.check_tensorrt() if tensorrt else None
     if (explanandum_dir is None) != (explainer_dir is None):
         raise UsageError("--explanandum, --explainer: got one of the two, expected both, or neither for the starter.")
     described: dict[str, Any] = {}
@@ -91,12 +93,13 @@ def command(
         described["licence"] = options.pop("licence")
     options.pop("licence", None)
     described["name"] = name or described.get("name") or output.name
+    precisions = tuple(sorted({"float32", *dtypes} | ({"float16"} if fp16 else set()), reverse=True))
     bundle = bundles.export_bundle(
         explanandum_dir,
         explainer_dir,
         output,
-        reads=token_arrays(verify or Path(str(bundles.__file__)).parent / PARITY_READS),
-        dtypes=tuple(sorted({"float32", *dtypes} | ({"float16"} if fp16 else set()), reverse=True)),
+        reads=token_arrays(verify or READS),
+        dtypes=precisions,
         half_checkpoint=half_checkpoint,
         compact=half_checkpoint,
         threads=threads or available_cpus(),
@@ -107,6 +110,10 @@ def command(
     logger.info("%s: %s", output, bundle.summary())
     for proven, record in (*bundle.parity.items(), *bundle.runtime_parity.items()):
         logger.info("  %s", parity_line(proven, record))
+    if gpu is not None:
+        speeds = on_gpu.prove_on_gpu(bundle, gpu, precisions, threads or available_cpus(), logger.info)
+        for name, speed in speeds.items():
+            logger.info("  %s: %.0f rows/s", name, speed)
 
 
 def parity_line(name: str, record: Any) -> str:
@@ -128,15 +135,3 @@ def read_metrics(path: Path) -> Any:
         return {name: value for name, value in content.items() if name not in ("figure_data", "tradeoff")}
     except (OSError, ValueError) as error:
         raise UsageError(f"--metrics {path}: got '{error}', expected what wyr-batch evaluate printed.") from None
-
-
-def token_arrays(path: Path) -> list[Any]:
-    """Return the token ids of a file's first reads, one int16 array each."""
-    from wyr_batch.reads import open_reads
-    from wyr_batch.tokens import tokenise
-
-    with open_reads(path, chunk_reads=N_VERIFY_READS) as reads:
-        for chunk in islice(reads, 1):
-            tokens = tokenise(chunk.bases, chunk.offsets)
-            return [tokens.ids[start:end] for start, end in pairwise(tokens.offsets.tolist()) if end > start]
-    return []

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from wyr_batch.config import DEFAULT_BATCH_TOKENS, MASK_DTYPES, PART_S, RunConfig
+from wyr_batch.config import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, MASK_DTYPES, PART_S, RunConfig
 
 
 @click.command("run")
@@ -20,17 +20,30 @@ from wyr_batch.config import DEFAULT_BATCH_TOKENS, MASK_DTYPES, PART_S, RunConfi
 @click.option(
     "-m", "--model", type=click.Path(path_type=Path), help="Bundle directory. [default: the built-in starter]"
 )
-@click.option("-x", "--device", default="auto", help="auto or cpu. What is not there is an error.")
 @click.option(
-    "--runtime", type=click.Choice(["auto", "onnx", "openvino", "torch"]), default="auto", help="What runs the graph."
+    "-x",
+    "--device",
+    default="auto",
+    help="auto, cpu, cuda (the first GPU), cuda:N or cuda:all; an error if not there.",
 )
-@click.option("--dtype", default="auto", help="Precision, one that the bundle holds.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "onnx", "tensorrt", "openvino", "torch"]),
+    default="auto",
+    help="What runs the graph.",
+)
+@click.option(
+    "--dtype",
+    default="auto",
+    help="Precision that the bundle holds; auto: float32, on a GPU float16 if proven.",
+)
 @click.option("-t", "--threads", type=int, help="Threads for inference. [default: the CPUs this process may use]")
 @click.option(
     "-b",
     "--max-batch-tokens",
     type=int,
-    default=DEFAULT_BATCH_TOKENS,
+    default=0,
+    show_default=f"{CPU_BATCH_TOKENS} on a CPU, {GPU_BATCH_TOKENS} on a GPU",
     help="Padded tokens per batch: what memory depends on. A 1,500 bp read has 251.",
 )
 @click.option("--mask-dtype", type=click.Choice(MASK_DTYPES), default="float32", help="uint8 is round(255 mask).")

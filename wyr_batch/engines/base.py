@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wyr_batch.bundle import Bundle
+from wyr_batch.config import CPU_BATCH_TOKENS
 from wyr_batch.errors import EngineError, OutOfMemory, ShapeError, WyrError
 from wyr_batch.tokens import CLS_ID
 
@@ -60,11 +61,18 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 class Engine(abc.ABC):
-    """One bundle loaded on one device."""
+    """One bundle loaded on one device.
+
+    Attributes:
+        pad_to: rows are best padded to a multiple of so many tokens; any length gives the same results.
+        default_batch_tokens: padded tokens of a batch that fills the device.
+    """
 
     runtime: str
     device: str
     dtype: str
+    pad_to: int = 1
+    default_batch_tokens: int = CPU_BATCH_TOKENS
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -93,10 +101,15 @@ class Engine(abc.ABC):
             )
         try:
             out = self._infer(input_ids, explain_ids)
+        except OutOfMemory:
+            self._make_room()
+            raise
         except WyrError:
             raise
         except Exception as error:  # each runtime has exceptions of its own
             kind = OutOfMemory if is_out_of_memory(error) else EngineError
+            if kind is OutOfMemory:
+                self._make_room()
             got = f"'{str(error).strip()[:200]}' on {rows} reads of {n_tokens} tokens"
             advice = "Try another --runtime, or a smaller -b."
             raise kind(f"{self.describe()}: got {got}, expected results. {advice}") from error
@@ -109,6 +122,10 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput: ...
+
+    def _make_room(self) -> None:
+        """Give back memory that a batch too large has taken, so that a smaller one finds it."""
+        return
 
     def describe(self) -> str:
         """Return what runs, in a few words."""

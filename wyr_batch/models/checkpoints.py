@@ -22,14 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wyr_batch.errors import MissingExtraError, ModelError
 from wyr_batch.models.encoder import Encoder, EncoderConfig
 from wyr_batch.models.explainer import Explainer, ExplainerConfig
 from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.tensorfile import read_tensors, write_tensors
 from wyr_batch.ranks import Rank, ranks_from_json, ranks_to_json
 from wyr_batch.tokens import vocabulary
 
@@ -69,13 +68,6 @@ def _read_json(path: Path) -> Any:
         raise ModelError(f"{path}: got {error}, expected JSON. The file is damaged; get it again.") from None
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: got '{error}', expected a safetensors file.") from None
-
-
 def read_ranks(folder: Path) -> list[Rank]:
     """Return the ranks of an Explanandum checkpoint, in head order.
 
@@ -112,7 +104,7 @@ def load_explanandum(folder: Path) -> tuple[Explanandum, list[Rank]]:
     provenance = _read_json(folder / "wyr.json") if (folder / "wyr.json").exists() else {}
     model = Explanandum(config, [len(rank.labels) for rank in ranks], provenance.get("pooling", "mean"))
     path = folder / "model" / "model.safetensors"
-    tensors = {k: v.float() for k, v in _read_tensors(path).items() if not k.startswith(UNUSED_KEYS)}
+    tensors = {k: v.float() for k, v in read_tensors(path).items() if not k.startswith(UNUSED_KEYS)}
     _load_strictly(model, tensors, path)
     return model.eval(), ranks
 
@@ -159,10 +151,10 @@ def _bare_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
         folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
     )
     if whole.exists():
-        return whole, _read_tensors(whole)
+        return whole, read_tensors(whole)
     if index.exists():
         names = sorted(set(_read_json(index)["weight_map"].values()))
-        return index, {k: v for name in names for k, v in _read_tensors(folder / Path(name).name).items()}
+        return index, {k: v for name in names for k, v in read_tensors(folder / Path(name).name).items()}
     if not old.exists():
         raise ModelError(f"{folder}: got neither {whole.name} nor {old.name}, expected one of them beside config.json.")
     try:
@@ -178,7 +170,7 @@ def load_explainer(folder: Path) -> Explainer:
     """Load an Explainer checkpoint in float32 and evaluation mode. Raises: ModelError."""
     explainer = Explainer(ExplainerConfig.from_json(folder / "config.json"))
     path = folder / "model.safetensors"
-    tensors = {k: v.float() for k, v in _read_tensors(path).items()}
+    tensors = {k: v.float() for k, v in read_tensors(path).items()}
     # torch counts batches here; nothing reads it, and the layout does not hold it.
     tensors.setdefault("norm.num_batches_tracked", explainer.norm.state_dict()["num_batches_tracked"])
     _load_strictly(explainer, tensors, path)
@@ -227,8 +219,7 @@ def save_explainer(model: Explainer, folder: Path, provenance: Mapping[str, Any]
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path, half: bool) -> None:
     # inv_freq stays float32: it multiplies positions up to the thousands.
     small = {k: v.half() if half and not k.endswith("inv_freq") else v for k, v in tensors.items()}
-    save_file({k: v.detach().cpu().contiguous() for k, v in small.items()}, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors leaves it to the owner alone
+    write_tensors(small, path)
 
 
 def _write_json(path: Path, content: Any) -> None:

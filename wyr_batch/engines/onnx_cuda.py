@@ -1,0 +1,156 @@
+"""ONNX Runtime on an NVIDIA GPU: one session per GPU, inputs and outputs bound to device memory of our own.
+
+    OnnxCudaEngine, one per batch in flight: a Slot and an I/O binding; both engines of a GPU share the session
+
+Every LSTM, attention and matrix product must have been placed on the GPU: ONNX Runtime leaves what it cannot place on
+the CPU without a word. Not handled: CUDA graphs, the TensorRT provider inside ONNX Runtime, the Attention operator of
+opset 24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wyr_batch.bundle import Bundle
+from wyr_batch.config import GPU_BATCH_TOKENS
+from wyr_batch.engines.base import Engine, EngineOutput, Int32s
+from wyr_batch.engines.cuda import CudaDevice, Slot
+from wyr_batch.errors import EngineError, MissingExtraError, ModelError, UsageError
+
+PROVIDER = "CUDAExecutionProvider"
+HEAVY_OPS = ("MatMul", "Gemm", "LSTM", "LayerNormalization", "Softmax")
+
+
+def import_onnxruntime() -> Any:
+    """Return onnxruntime with its CUDA provider.
+
+    Raises: MissingExtraError without onnxruntime; UsageError if the one that is there is built for CPUs.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("--runtime onnx", "onnxruntime-gpu", "gpu") from None
+    providers = onnxruntime.get_available_providers()
+    if PROVIDER not in providers:
+        raise UsageError(
+            f"--runtime onnx: got an onnxruntime with {', '.join(providers)}, expected {PROVIDER}. "
+            "Run: pip uninstall -y onnxruntime && pip install 'wyr-batch[gpu]'"
+        )
+    return onnxruntime
+
+
+def session_options(ort: Any) -> Any:
+    """Return options for batches of many shapes, and for knowing where each node runs."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
+
+
+def provider_options(device_id: int) -> dict[str, str]:
+    """Return options of the CUDA provider: memory taken as needed, float32 that is float32."""
+    return {"device_id": str(device_id), "arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
+
+
+def check_placement(session: Any, provider: str) -> None:
+    """Raise ModelError unless every heavy operation runs on the provider.
+
+    Raises: UsageError if this ONNX Runtime cannot tell.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        raise UsageError(
+            "--runtime onnx: got an onnxruntime that cannot say where nodes run, expected one that can. "
+            "Run: pip install -U 'wyr-batch[gpu]'"
+        )
+    strays = sorted(
+        {
+            f"{node.op_type} on {part.ep_name}"
+            for part in session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+            if node.op_type in HEAVY_OPS and part.ep_name != provider
+        }
+    )
+    if strays:
+        raise ModelError(f"--runtime onnx: got {', '.join(strays)}, expected all of it on {provider}.")
+
+
+class LoadedSession:
+    """The bundle's ONNX file on one GPU."""
+
+    def __init__(self, bundle: Bundle, dtype: str, device: CudaDevice) -> None:
+        """Load the file.
+
+        Raises: MissingExtraError, UsageError; ModelError if the file is not proven or does not load; EngineError if
+            the provider does not start, as without cuDNN.
+        """
+        ort = import_onnxruntime()
+        self.device = device
+        path = bundle.verified("onnx", dtype)
+        ort.preload_dlls()  # the CUDA and cuDNN libraries of pip packages are on no search path
+        providers = [(PROVIDER, provider_options(device.gpu.index))]
+        try:
+            self.session = ort.InferenceSession(str(path), session_options(ort), providers=providers)
+        except Exception as error:  # onnxruntime raises types of its own
+            raise ModelError(f"{path}: got '{str(error)[:300]}', expected a graph ONNX Runtime can load.") from error
+        found = self.session.get_providers()
+        if found[0] != PROVIDER:
+            raise EngineError(
+                f"--runtime onnx: got {', '.join(found)}, expected {PROVIDER}: its libraries did not load. "
+                "Run: pip install 'wyr-batch[gpu]' (it needs CUDA and cuDNN of the version it was built for)"
+            )
+        self.session.disable_fallback()
+        check_placement(self.session, PROVIDER)
+
+
+class OnnxCudaEngine(Engine):
+    """One batch in flight through a session."""
+
+    runtime = "onnx"
+    pad_to = 8
+    default_batch_tokens = GPU_BATCH_TOKENS
+
+    def __init__(self, bundle: Bundle, dtype: str, loaded: LoadedSession) -> None:
+        super().__init__(bundle)
+        self.dtype, self.device = dtype, loaded.device.gpu.device
+        self._loaded = loaded
+        self._slot = Slot(loaded.device)
+        self._binding = loaded.session.io_binding()
+
+    def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
+        slot, binding = self._slot, self._binding
+        self._loaded.device.use()
+        index = self._loaded.device.gpu.index
+        for name, values in (("input_ids", input_ids), ("explain_ids", explain_ids)):
+            binding.bind_input(name, "cuda", index, np.int32, values.shape, slot.send(name, values))
+        for name, shape in self._shapes(*input_ids.shape).items():
+            dtype = np.int32 if name == "explained_ids" else np.float32
+            binding.bind_output(name, "cuda", index, dtype, shape, slot.expect(name, shape, dtype))
+        slot.wait()  # the session works on a stream of its own
+        self._loaded.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return EngineOutput(**slot.receive())
+
+    def _shapes(self, rows: int, n_tokens: int) -> dict[str, Sequence[int]]:
+        n_ranks, n_classes = len(self.bundle.ranks), self.bundle.n_classes
+        return {
+            "mask": (rows, n_tokens),
+            "rank_masks": (rows, n_ranks, n_tokens),
+            "explained_ids": (rows, n_ranks),
+            "probs": (rows, n_classes),
+            "masked_probs": (rows, n_classes),
+        }
+
+    def _make_room(self) -> None:
+        self._slot.make_room()
+
+    def close(self) -> None:
+        """Give back memory; the session goes with its last engine."""
+        self._binding.clear_binding_inputs()
+        self._binding.clear_binding_outputs()
+        self._slot.close()
