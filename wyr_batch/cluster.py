@@ -7,7 +7,7 @@ Ray does again because a process or a machine died gives the same part: every re
 - A packed stream cannot be entered in its middle, so there is one reader. What it reads goes to the actors through
   Ray's object store, and Ray Data holds it back while they are busy.
 - A reader that dies is started anew by Ray and gives the same units; so inputs are files, not pipes.
-- An actor that dies is started anew by Ray, which gives it the unit again, `UNIT_RETRIES` times at most.
+- An actor that dies is started anew by Ray, which gives it the unit again, until worker.py counts too many deaths.
 - Errors that a user can mend come back as data and are raised here. Any other error ends the run as Ray reports it.
 
 Not handled: finding a Ray cluster's machines, or starting them; Ray's own tools do that.
@@ -42,7 +42,6 @@ from wyr_batch.stats import RunStats
 from wyr_batch.units import Reading, about_from_table, error_from, read_units
 from wyr_batch.worker import Orders, UnitWorker, look_around
 
-UNIT_RETRIES = 3
 # Ray counts CPUs in shares: workers leave an eighth of one to the reader, or on one CPU it would never start.
 READER_CPUS = 0.125
 _WORKER_SHARE = 1 - READER_CPUS
@@ -50,14 +49,6 @@ _POLL_S = 0.1
 _JOIN_S = 5.0
 
 logger = logging.getLogger("wyr_batch")
-
-
-class RayWorker(UnitWorker):
-    """A worker that knows whether Ray has put it in the place of one that died."""
-
-    def __init__(self, orders: Orders) -> None:
-        super().__init__(orders)
-        self.replaces = bool(_ray().get_runtime_context().was_current_actor_reconstructed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,24 +223,27 @@ def _dataset(ray: ModuleType, reading: Reading, orders: Orders, pool: Pool) -> A
     before = {name: getattr(context, name) for name in ("target_max_block_size", "enable_progress_bars")}
     # A block for each row: a unit goes to a worker as soon as it is read, and no two are in one block.
     context.target_max_block_size, context.enable_progress_bars = 1, False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and said once
     try:
         start = ray.data.from_arrow(pa.table({"start": [0]}))
         read = start.map_batches(partial(_read, reading=reading), batch_format="pyarrow", num_cpus=READER_CPUS)
         return read.map_batches(
-            RayWorker,
-            fn_constructor_args=(orders,),
+            UnitWorker,
+            fn_constructor_args=(orders, _is_replacement),
             batch_size=1,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=ray.data.ActorPoolStrategy(size=pool.n_workers),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus or None,
-            max_task_retries=UNIT_RETRIES,
         )
     finally:
         for name, value in before.items():
             setattr(context, name, value)
+
+
+def _is_replacement() -> bool:
+    return bool(_ray().get_runtime_context().was_current_actor_reconstructed)
 
 
 def _read(_: pa.Table, reading: Reading) -> Iterator[pa.Table]:

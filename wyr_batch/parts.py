@@ -142,6 +142,12 @@ class Parts:
     def _load(self) -> None:
         """Take over the finished parts of an earlier run."""
         self._remove_stale()
+        self._count_there()
+        if not self._keep_later:
+            self._remove_later()
+
+    def _count_there(self) -> None:
+        """Count the parts that are there, up to the first that is missing."""
         while (path := self.part_path(self.n_parts)).exists():
             about = footer_of(path).get("wyr_part")
             if about is None or about["first_read"] != self.counts.n_reads:
@@ -149,8 +155,6 @@ class Parts:
             self.counts += Counts.from_json(about["counts"])
             self.digest = tuple(about["digest"])
             self._paths.append(path)
-        if not self._keep_later:
-            self._remove_later()
 
     def _remove_stale(self) -> None:
         """Remove what was in hand when a run, or a worker, was killed."""
@@ -254,6 +258,8 @@ class Parts:
         """
         try:
             self.finish_part()
+            if self._keep_later:  # workers may have finished parts that have not been heard of
+                self._count_there()
             if damaged and self._paths:
                 write_manifest(self.folder, {**self.run, "damaged": list(damaged)})
         except OutputError as error:

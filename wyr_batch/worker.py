@@ -2,6 +2,7 @@
 
 A part is written beside its name and renamed when it is whole and on the disk. So a unit may be tried any number of
 times, even twice at once: its part is there once, with the same rows. A part that is there already is not made again.
+An attempt whose worker died leaves its partial file behind, which is how later ones know that reads kill workers.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.config import RunConfig
 from wyr_batch.counts import Counts
 from wyr_batch.engines import Engine, open_engines
-from wyr_batch.errors import ModelError, OutputError, WyrError
+from wyr_batch.errors import EngineError, ModelError, OutputError, WyrError
 from wyr_batch.inputs import check_readable
 from wyr_batch.job import Job
 from wyr_batch.parts import PART_NAME, footer_of
@@ -33,6 +34,9 @@ from wyr_batch.stats import RunStats, counts_of
 from wyr_batch.threads import limit_threads
 from wyr_batch.units import Unit, about_from_table, enter_folder, table_from_error, table_from_result, unit_from_table
 from wyr_batch.writer import MaskWriter
+
+# So many workers may die on a unit before it is the reads', or the memory's, fault.
+MAX_DEATHS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,15 @@ def look_around(orders: Orders) -> dict[str, Any]:
 class UnitWorker:
     """Holds the model; called with a unit's row, it writes the part and returns a row of counts."""
 
-    def __init__(self, orders: Orders) -> None:
-        """Never raises a WyrError: the first one is every unit's result, so that its message arrives."""
+    def __init__(self, orders: Orders, is_replacement: Callable[[], bool] = lambda: False) -> None:
+        """Never raises a WyrError: the first one is every unit's result, so that its message arrives.
+
+        Args:
+            is_replacement: says whether this worker is in the place of one that died.
+        """
         self.orders = orders
         self.failure: pa.Table | None = None
-        self.replaces = False
+        self.replaces = is_replacement()
         try:
             self._begin()
         except WyrError as error:
@@ -153,6 +161,12 @@ class UnitWorker:
         return Counts.from_json(about["counts"])
 
     def _write(self, path: Path, unit: Unit, stats: RunStats) -> None:
+        deaths = len(list(path.parent.glob(f"{path.name}.*.partial")))
+        if deaths > MAX_DEATHS:
+            raise EngineError(
+                f"{path.name}, reads from {unit.first_read + 1:,}: got {deaths} workers that died on them, expected "
+                "rows. If memory is short, give -b a smaller number, or -t a larger one, for fewer workers a machine."
+            )
         footer = (self.orders.run or {})["footer"]
         writer = MaskWriter(path, self.job.rows.schema, footer, attempt=f".{uuid.uuid4().hex[:8]}")
 
