@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import gzip
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,10 +44,18 @@ N_READS = 400
 def two_workers() -> Iterator[None]:
     """A Ray of two CPUs, which every run in this process then uses."""
     cluster._ray()
-    options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 200_000_000, "logging_level": "ERROR"}
+    options = {
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "object_store_memory": 200_000_000,
+        "logging_level": "ERROR",
+    }
     ray.init(address="local", num_cpus=2, **options)
     yield
-    ray.shutdown()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Ray kills its processes and does not wait for them
+        ray.shutdown()
+        gc.collect()
 
 
 @pytest.fixture
@@ -167,7 +177,9 @@ def test_a_workers_error_arrives_and_finished_units_are_used_again(
     with monkeypatch.context() as patch:  # look at the parts at the moment they are joined
         join = cluster.Parts._join
         patch.setattr(
-            cluster.Parts, "_join", lambda self: (kept.update({p.name: p.stat().st_mtime_ns for p in self._paths}), join(self))
+            cluster.Parts,
+            "_join",
+            lambda self: (kept.update({p.name: p.stat().st_mtime_ns for p in self._paths}), join(self)),
         )
         stats = api.run(RunConfig((str(source),), output, threads=1, ray=again, resume=True))
     assert stats.n_resumed == 100
@@ -194,8 +206,10 @@ def test_damaged_input_ends_as_a_local_run_does(
     for output in outputs:
         assert main(["run", str(damaged), "-q", "-t", "1", "-o", str(output), "--resume"]) == 0
     assert pq.read_table(outputs[1])["read_id"].to_pylist() == [f"r{i}" for i in range(N_READS)]
-    assert pq.read_table(outputs[1]).select(["read_id", "status", "genus"]).equals(
-        pq.read_table(outputs[0]).select(["read_id", "status", "genus"])
+    assert (
+        pq.read_table(outputs[1])
+        .select(["read_id", "status", "genus"])
+        .equals(pq.read_table(outputs[0]).select(["read_id", "status", "genus"]))
     )
 
 
@@ -206,7 +220,11 @@ def test_what_is_not_there_is_said_before_anything_is_written(
     for code, more, message in (
         (1, [str(source), "--dtype", "float16"], "expected onnx float16"),
         (1, [str(tmp_path / "none.fastq")], "none.fastq: got"),
-        (2, [str(source), "-t", "3"], "--threads: got 3 with --ray, expected 2 at most, the CPUs of the largest machine"),
+        (
+            2,
+            [str(source), "-t", "3"],
+            "--threads: got 3 with --ray, expected 2 at most, the CPUs of the largest machine",
+        ),
         (2, [str(source), "--device", "cuda"], "expected a machine with a GPU"),
         (2, [str(source), "--device", "cuda:1"], "expected cuda: Ray gives a worker its GPU"),
         (2, ["-"], "--ray: got - as input, expected files"),

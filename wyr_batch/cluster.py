@@ -34,7 +34,7 @@ import pyarrow as pa
 from wyr_batch import __version__, units
 from wyr_batch.config import RunConfig
 from wyr_batch.counts import Counts
-from wyr_batch.errors import EngineError, MissingExtraError, OtherReadsError, UsageError, WyrError
+from wyr_batch.errors import EngineError, MissingExtraError, UsageError, WyrError
 from wyr_batch.job import Job, kept_parts
 from wyr_batch.log import Progress
 from wyr_batch.parts import Parts, parts_folder
@@ -120,7 +120,9 @@ class _Found:
             self._failure, self.damaged = error, about["damaged"]
             return
         if about["replaces"]:
-            logger.warning("a worker died; Ray has started another one (%s) and given it the reads again", about["worker"])
+            logger.warning(
+                "a worker died; Ray has started another one (%s) and given it the reads again", about["worker"]
+            )
         counts = Counts.from_json(about["counts"])
         if about["unit"] in self._waiting or about["unit"] < self.parts.n_parts:
             raise AssertionError(f"part {about['unit']} came twice")
@@ -151,17 +153,19 @@ def pool_for(config: RunConfig, nodes: list[dict[str, Any]]) -> Pool:
     n_threads = config.threads or 1
     found = [node["Resources"] for node in nodes if node["Alive"]]
     cpus, gpus = ([int(node.get(kind, 0)) for node in found] for kind in ("CPU", "GPU"))
-    if max(cpus, default=0) < n_threads:
-        got = f"{n_threads}, expected {max(cpus, default=0)} at most, the CPUs of the largest machine of the cluster"
-        raise UsageError(f"--threads: got {n_threads} with --ray, expected {got.partition('expected ')[2]}.")
+    most = max(cpus, default=0)
+    if most < n_threads:
+        raise UsageError(
+            f"--threads: got {n_threads} with --ray, expected {most} at most, the CPUs of the largest machine."
+        )
     by_cpu = [n // n_threads for n in cpus]
     if not config.device.startswith("cuda"):
         return Pool(sum(by_cpu), n_threads, n_threads * _WORKER_SHARE, 0)
     n_workers = sum(min(pair) for pair in zip(by_cpu, gpus, strict=True))
     if not n_workers:
         raise UsageError(
-            f"--device: got {config.device} with --ray, expected a machine with a GPU and {n_threads} CPUs in the cluster, "
-            "which has none. Name another --device, or start Ray where the GPUs are."
+            f"--device: got {config.device} with --ray, expected a machine with a GPU and {n_threads} CPUs in the "
+            "cluster. Name another --device, or start Ray where the GPUs are."
         )
     return Pool(n_workers, n_threads, n_threads * _WORKER_SHARE, 1)
 
@@ -281,7 +285,7 @@ def _results(
             if item is None:
                 return
             if isinstance(item, BaseException):
-                raise _worker_error(item, pool) from item
+                raise _ray_error(item) from item
             yield item
 
     thread = threading.Thread(target=receive, name="wyr-ray", daemon=True)
@@ -293,9 +297,11 @@ def _results(
         thread.join(_JOIN_S)
 
 
-def _worker_error(error: BaseException, pool: Pool) -> BaseException:
-    """Return what to raise for what Ray Data raised."""
-    return error
+def _ray_error(error: BaseException) -> WyrError:
+    """Return what to raise for an error that is none of ours; Ray's text of it is a traceback over many lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    got = f"{type(error).__name__}: {lines[-1][:300] if lines else ''}"
+    return EngineError(f"--ray: got '{got}', expected results. Run again with --debug for Ray's traceback.")
 
 
 def _absolute_parts(config: RunConfig) -> Path:

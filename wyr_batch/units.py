@@ -1,4 +1,4 @@
-"""Units: what travels between the machines of a cluster. Reads go to the workers, counts come back, as tables of one row.
+"""Units: what travels between the machines of a cluster, as tables of one row: reads out, counts back.
 
 read    -> Unit           whole chunks of reads, numbered, with their place in the run     inputs.read_new
 send    -> pa.Table       a row: `about` (JSON), `reads` (an Arrow stream of the chunks)
