@@ -29,9 +29,10 @@ from wyr_batch.bundle import load_bundle
 from wyr_batch.cli import main
 from wyr_batch.cluster import pool_for
 from wyr_batch.config import RunConfig
+from wyr_batch.counts import Counts
 from wyr_batch.errors import EngineError, InputError, ModelError, OutputError, UsageError
-from wyr_batch.manifest import ReadsDigest
-from wyr_batch.parts import footer_of, parts_folder
+from wyr_batch.manifest import MANIFEST_NAME, ReadsDigest
+from wyr_batch.parts import Parts, footer_of, parts_folder
 from wyr_batch.reads import ReadChunk, open_reads
 
 # Ray Data warns of settings of its own whenever it copies them.
@@ -175,9 +176,9 @@ def test_a_workers_error_arrives_and_finished_units_are_used_again(
     assert "part-000002.parquet" not in there
     kept: dict[str, int] = {}
     with monkeypatch.context() as patch:  # look at the parts at the moment they are joined
-        join = cluster.Parts._join
+        join = Parts._join
         patch.setattr(
-            cluster.Parts,
+            Parts,
             "_join",
             lambda self: (kept.update({p.name: p.stat().st_mtime_ns for p in self._paths}), join(self)),
         )
@@ -306,6 +307,7 @@ def test_errors_travel_as_what_they_are() -> None:
 def orders(tmp_path: Path) -> worker.Orders:
     config = RunConfig(("reads",), tmp_path / "x.parquet", threads=1, device="cpu")
     (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / MANIFEST_NAME).touch()
     run = {"footer": {}, "options": {"top_k": 1}}
     return worker.Orders(config, str(tmp_path), __version__, load_bundle().sha256, str(tmp_path / "parts"), run)
 
@@ -350,9 +352,19 @@ def test_machines_must_have_the_same_model_and_the_output(orders: worker.Orders,
             raise units.error_from(units.about_from_table(other(unit)))
 
 
+@pytest.mark.parametrize("dataset", [False, True])
+def test_a_part_written_elsewhere_is_missed(tmp_path: Path, dataset: bool) -> None:
+    run = {"inputs": [], "options": {}, "footer": {}}
+    parts = Parts(tmp_path / "masks", pa.schema([("x", pa.int8())]), run, dataset=dataset, keep_later=True)
+    parts.take(Counts(n_reads=5), (1, 2, 3))
+    with pytest.raises(OutputError, match=r"part-000000\.parquet: got no such part, nor 0 others"):
+        parts.commit()
+    parts.abandon()
+
+
 def test_a_command_starts_a_ray_of_its_own_and_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     source, output, whole = tmp_path / "reads.fastq", tmp_path / "masks.parquet", tmp_path / "whole.parquet"
-    source.write_text(fastq(42_000, most_bp=2))
+    source.write_text(fastq(32_000, most_bp=2))
     chunks_are_units = RUN[2].replace("import sys;", "import sys; from wyr_batch import units; units.UNIT_READS = 1;")
     command = [*RUN[:2], chunks_are_units, "run", str(source), "-o", str(output), "-t", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

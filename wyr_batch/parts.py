@@ -214,6 +214,7 @@ class Parts:
     def commit(self) -> None:
         """Finish the last part, and make the output of all parts. Raises: OutputError; parts then stay."""
         self.finish_part()
+        self._check_there()
         self._remove_stale()
         if self.dataset:
             self._remove_later()
@@ -225,6 +226,15 @@ class Parts:
         self._join()
         self._unlock()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _check_there(self) -> None:
+        """Raise OutputError if a worker has written a part to a folder that is not this one."""
+        there = set(os.listdir(self.folder))
+        if missing := [path for path in self._paths if path.name not in there]:
+            raise OutputError(
+                f"{missing[0]}: got no such part, nor {len(missing) - 1} others, expected what workers wrote. "
+                "Name an -o on a file system that every machine of the cluster has."
+            )
 
     def _write_empty(self, path: Path) -> None:
         about = {"first_read": 0, "counts": Counts().as_json(), "digest": [0, 0, 0]}

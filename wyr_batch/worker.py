@@ -27,6 +27,7 @@ from wyr_batch.engines import Engine, open_engines
 from wyr_batch.errors import EngineError, ModelError, OutputError, WyrError
 from wyr_batch.inputs import check_readable
 from wyr_batch.job import Job
+from wyr_batch.manifest import MANIFEST_NAME
 from wyr_batch.parts import PART_NAME, footer_of
 from wyr_batch.pipeline import Explained, Work
 from wyr_batch.runner import run_overlapped
@@ -103,7 +104,7 @@ class UnitWorker:
     def _begin(self) -> None:
         orders = self.orders
         enter_folder(orders.folder)
-        if not Path(orders.parts).is_dir():
+        if not (Path(orders.parts) / MANIFEST_NAME).is_file():
             raise OutputError(
                 f"{orders.parts}: got no such folder on {socket.gethostname()}, expected the one the run writes to. "
                 "Name an -o on a file system that every machine of the cluster has."
