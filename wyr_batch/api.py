@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,12 @@ from wyr_batch import __version__
 from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.config import RunConfig
 from wyr_batch.engines import Engine, open_engine, open_engines
-from wyr_batch.errors import InputError, OtherReadsError, WyrError
 from wyr_batch.inputs import InputWatch, check_readable, read_work
+from wyr_batch.job import Job, damaged_inputs, kept_parts
 from wyr_batch.log import Progress
-from wyr_batch.manifest import describe_input
 from wyr_batch.parts import Parts, check_output
 from wyr_batch.pipeline import Explained, ExplainStep, Planner
 from wyr_batch.reads import ReadChunk
-from wyr_batch.rows import RowBuilder
 from wyr_batch.runner import run_overlapped, run_serial
 from wyr_batch.stats import RunStats, counts_of
 from wyr_batch.threads import available_cpus, limit_threads
@@ -53,46 +51,26 @@ def run(
     bundle = load_bundle(config.model)
     if config.model is None:
         logger.info("No --model given: using the built-in starter (%s).", bundle.summary())
-    rows = RowBuilder(
-        bundle.ranks,
-        mask_dtype=config.mask_dtype,
-        rank_masks=config.rank_masks,
-        top_k=config.top_k,
-        confidence=config.confidence,
-        files=config.inputs if len(config.inputs) > (2 if config.paired else 1) else (),
-    )
-    explain_row = config.explain_row(bundle)
-    window_tokens, overlap_tokens = config.window_tokens(bundle)
+    job = Job(config, bundle)
+    if config.ray is not None:
+        from wyr_batch.cluster import run_on_ray
+
+        return run_on_ray(job, progress, check)
     limit_threads(config.n_threads)
     with ExitStack() as stack:
         asked = (config.device, config.runtime, config.dtype, config.n_threads)
         engines = [stack.enter_context(engine) for engine in open_engines(bundle, *asked)]
-        batch_tokens = config.max_batch_tokens or engines[0].default_batch_tokens
-        planner = Planner(window_tokens, overlap_tokens, batch_tokens, config.min_length, engines[0].pad_to)
         devices = ", ".join(dict.fromkeys(engine.device for engine in engines))
         stats = RunStats(engines[0].runtime, devices, engines[0].dtype)
-        logger.info(
-            "wyr-batch %s: %s %s on %s, %d threads, %d tokens a batch, windows of %d tokens",
-            *(__version__, stats.runtime, stats.dtype, devices, config.n_threads, batch_tokens, window_tokens),
-        )
+        planner = job.planner(engines[0])
+        job.say(stats, planner.batch_tokens, config.n_threads)
         # An input that cannot be opened leaves nothing behind.
         for path in config.inputs:
             check_readable(path)
-        parts = Parts(
-            config.output,
-            rows.schema,
-            _manifest(bundle, stats, config),
-            dataset=config.is_dataset,
-            resume=config.resume,
-            overwrite=config.overwrite,
-            part_s=config.part_s,
-        )
-        stats.resume(parts.counts)
+        parts = job.open_parts(stats)
         if parts.finished:
-            logger.info("--resume: %s is finished already.", config.output)
             return stats
-        steps = [ExplainStep(engine, explain_row, check, rank_masks=config.rank_masks) for engine in engines]
-        _explain_all(config, planner, steps, rows, parts, stats, progress, overlapped, check)
+        _explain_all(job, planner, job.steps(engines, check), parts, stats, progress, overlapped, check)
         stats.finish()
     if parts.counts.n_reads != stats.n_reads:
         raise AssertionError(f"{config.output}: {parts.counts.n_reads} rows of {stats.n_reads} reads")
@@ -100,10 +78,9 @@ def run(
 
 
 def _explain_all(
-    config: RunConfig,
+    job: Job,
     planner: Planner,
     steps: Sequence[ExplainStep],
-    rows: RowBuilder,
     parts: Parts,
     stats: RunStats,
     progress: bool,
@@ -111,55 +88,20 @@ def _explain_all(
     check: Callable[[], None],
 ) -> None:
     """Reads -> parts -> output; what is finished is kept whatever happens."""
-    watch = InputWatch(len(config.inputs))
-    works = read_work(config, planner, watch, parts.counts.n_reads, parts.digest)
-    if parts.counts.n_reads:
-        logger.info("--resume: %s reads are finished; going on after them.", f"{parts.counts.n_reads:,}")
+    watch = InputWatch(len(job.config.inputs))
+    works = read_work(job.config, planner, watch, parts.counts.n_reads, parts.digest)
     with Progress(lambda: watch.share, progress) as bar:
 
         def write(done: Explained) -> None:
-            counts = counts_of(done, rows.status(done))
-            parts.write(rows.build(done), counts, done.work.digest)
-            stats.add(done, counts)
+            counts = counts_of(done, job.rows.status(done))
+            parts.write(job.rows.build(done), counts, done.work.digest)
+            stats.add(counts, done.n_run_tokens, done.n_padded_tokens)
             bar.update(stats)
 
         runner = run_overlapped if overlapped else run_serial
-        try:
+        with kept_parts(parts, lambda error: damaged_inputs(error, watch)):
             runner(works, steps, write, stats, check)
             parts.commit()
-        except BaseException as error:
-            damage = isinstance(error, InputError) and not isinstance(error, OtherReadsError)
-            parts.abandon(watch.current if damage else [])
-            if parts.counts.n_reads and isinstance(error, WyrError | KeyboardInterrupt):
-                logger.error(
-                    "%s: %s reads are finished and kept. To go on after them, run the same command with --resume.",
-                    *(parts.folder, f"{parts.counts.n_reads:,}"),
-                )
-            raise
-
-
-def _manifest(bundle: Bundle, stats: RunStats, config: RunConfig) -> dict[str, Any]:
-    """Return what the run is, for _run.json; `footer` goes into every Parquet file of it."""
-    footer = {
-        "version": __version__,
-        "command": "run",
-        "inputs": list(config.inputs),
-        "bundle": bundle.name,
-        "bundle_sha256": bundle.sha256,
-        "runtime": stats.runtime,
-        "device": stats.device,
-        "dtype": stats.dtype,
-        "mask_dtype": config.mask_dtype,
-        "explain": list(config.explain) or ["predicted"],
-        "ranks": [rank.name for rank in bundle.ranks],
-    }
-    return {
-        "version": __version__,
-        "bundle_sha256": bundle.sha256,
-        "inputs": [describe_input(path) for path in config.inputs],
-        "options": {**config.identity(), "dtype": stats.dtype, "runtime": stats.runtime},
-        "footer": footer,
-    }
 
 
 @dataclass(frozen=True, slots=True)

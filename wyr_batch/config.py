@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ MASK_DTYPES = ("float32", "float16", "uint8")
 
 # What fills a device: two batches of the second are in flight on a GPU. Memory depends on it.
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 8192, 49152
+_ADDRESS = re.compile(r"\[?[\w.:-]+\]?:\d+")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class RunConfig:
         confidence: a call with a lower probability is null.
         dataset: the output is a directory of parts; so is one that exists as a directory.
         paired: inputs are mates, two files at a time; interleaved: consecutive reads are mates.
+        ray: address of a Ray cluster to run on; '' leaves finding one to Ray, None runs here.
         part_s: a part is finished at least so often; what is not in one is lost when the run is killed.
     """
 
@@ -55,6 +58,7 @@ class RunConfig:
     resume: bool = False
     overwrite: bool = False
     part_s: float = PART_S
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -80,8 +84,25 @@ class RunConfig:
         ):
             if value < least:
                 raise UsageError(f"{flag}: got {value}, expected {least} or more.")
+        if self.ray is not None:
+            self._check_ray(self.ray)
         if not 0 <= self.confidence <= 1:
             raise UsageError(f"--confidence: got {self.confidence}, expected a probability between 0 and 1.")
+
+    def _check_ray(self, address: str) -> None:
+        if not (address in ("", "auto", "local") or address.startswith("ray://") or _ADDRESS.fullmatch(address)):
+            raise UsageError(
+                f"--ray: got {address!r}, expected auto, local, HOST:PORT or ray://HOST:PORT. Give FILES before "
+                "--ray, or write --ray=ADDRESS."
+            )
+        if self.device.startswith("cuda:") and self.device != "cuda:all":
+            raise UsageError(f"--device: got {self.device} with --ray, expected cuda: Ray gives a worker its GPU.")
+        for path in self.inputs:
+            if path == "-" or (Path(path).exists() and not Path(path).is_file()):
+                raise UsageError(
+                    f"--ray: got {path} as input, expected files, which can be read again when a machine is lost. "
+                    "Write the reads to a file first."
+                )
 
     @property
     def is_dataset(self) -> bool:

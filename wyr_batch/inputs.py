@@ -101,10 +101,10 @@ def _all_chunks(config: RunConfig, watch: InputWatch) -> Iterator[ReadChunk]:
                 yield from opened[0]
 
 
-def read_work(
-    config: RunConfig, planner: Planner, watch: InputWatch, n_skip: int = 0, skip_digest: Sequence[int] = (0, 0, 0)
-) -> Generator[Work, None, None]:
-    """Yield the work of all inputs but the reads that have been explained already.
+def read_new(
+    config: RunConfig, watch: InputWatch, n_skip: int = 0, skip_digest: Sequence[int] = (0, 0, 0)
+) -> Generator[tuple[ReadChunk, tuple[int, ...]], None, None]:
+    """Yield the reads of all inputs but those that have been explained already, with the checksums up to their end.
 
     Args:
         n_skip: reads to pass over; their checksums must be `skip_digest`.
@@ -121,9 +121,17 @@ def read_work(
                 digest.check(skip_digest, n_skip, chunk.source)
             chunk = chunk.part(len(passed), len(chunk))
         if len(chunk):
-            yield planner.plan(chunk, digest.add(chunk))
+            yield chunk, digest.add(chunk)
     if left:
         raise OtherReadsError(
             f"{config.inputs[-1]}: got the end after {n_skip - left:,} reads, expected the {n_skip:,} that were "
             "explained before and more. Give the inputs of the run that is resumed, or start anew with --overwrite."
         )
+
+
+def read_work(
+    config: RunConfig, planner: Planner, watch: InputWatch, n_skip: int = 0, skip_digest: Sequence[int] = (0, 0, 0)
+) -> Generator[Work, None, None]:
+    """Yield the work of all reads that `read_new` yields, and raise what it raises."""
+    for chunk, digest in read_new(config, watch, n_skip, skip_digest):
+        yield planner.plan(chunk, digest)

@@ -82,4 +82,4 @@ class Progress:
             self._last = now
             left = f", {elapsed * (1 - share) / share / 60:.0f} min left" if share else ""
             waiting = ", ".join(f"{name} {fill:.1f}" for name, fill in stats.queue_fill.items())
-            logger.info("%s%s; chunks waiting: %s", text, left, waiting)
+            logger.info("%s%s%s", text, left, f"; chunks waiting: {waiting}" if waiting else "")

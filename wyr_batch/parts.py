@@ -19,6 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +34,7 @@ from wyr_batch.parquetjoin import join_parquet
 from wyr_batch.writer import MaskWriter, footer_metadata, write_error
 
 PART_ROWS = 131_072
+PART_NAME = "part-{:06d}.parquet"
 
 logger = logging.getLogger("wyr_batch")
 
@@ -56,11 +58,14 @@ class Parts:
         resume: bool = False,
         overwrite: bool = False,
         part_s: float = PART_S,
+        keep_later: bool = False,
     ) -> None:
         """
         Args:
             run: the manifest: version, inputs, bundle_sha256, options, footer.
             dataset: the output is a directory of parts.
+            keep_later: workers of a cluster write parts in any order, so one may be missing before others: those
+                stay, for the workers to look at. False removes them, as they would be in the way.
         Raises: OutputError, UsageError if there is something that may not be replaced or continued.
         """
         self.output, self.schema, self.run, self.dataset, self.part_s = output, schema, dict(run), dataset, part_s
@@ -68,6 +73,7 @@ class Parts:
         self.counts = Counts()
         self.digest: tuple[int, ...] = (0, 0, 0)
         self.finished = False
+        self._keep_later = keep_later
         self._paths: list[Path] = []
         self._lock: IO[str] | None = None
         self._writer: MaskWriter | None = None
@@ -135,9 +141,14 @@ class Parts:
 
     def _load(self) -> None:
         """Take over the finished parts of an earlier run."""
-        for stale in self.folder.glob("part-*.partial"):
-            stale.unlink()
-        while (path := self._part_path(len(self._paths))).exists():
+        self._remove_stale()
+        self._count_there()
+        if not self._keep_later:
+            self._remove_later()
+
+    def _count_there(self) -> None:
+        """Count the parts that are there, up to the first that is missing."""
+        while (path := self.part_path(self.n_parts)).exists():
             about = footer_of(path).get("wyr_part")
             if about is None or about["first_read"] != self.counts.n_reads:
                 raise OutputError(f"{path}: got a part of another run, expected the next one. Use --overwrite.")
@@ -145,8 +156,32 @@ class Parts:
             self.digest = tuple(about["digest"])
             self._paths.append(path)
 
-    def _part_path(self, index: int) -> Path:
-        return self.folder / f"part-{index:06d}.parquet"
+    def _remove_stale(self) -> None:
+        """Remove what was in hand when a run, or a worker, was killed."""
+        for stale in self.folder.glob("part-*.partial"):
+            stale.unlink(missing_ok=True)
+
+    def _remove_later(self) -> None:
+        """Remove the parts that come after a missing one."""
+        counted = set(self._paths)
+        for path in self.folder.glob("part-*.parquet"):
+            if path not in counted:
+                path.unlink()
+
+    @property
+    def n_parts(self) -> int:
+        """Finished parts."""
+        return len(self._paths)
+
+    def part_path(self, number: int) -> Path:
+        """Return the name of a part, counted from 0."""
+        return self.folder / PART_NAME.format(number)
+
+    def take(self, counts: Counts, digest: tuple[int, ...]) -> None:
+        """Count the next part, which a worker has written under its name; arguments as in `write`, of all its reads."""
+        self._paths.append(self.part_path(self.n_parts))
+        self.counts += counts
+        self.digest = digest
 
     def write(self, batch: pa.RecordBatch, counts: Counts, digest: tuple[int, ...]) -> None:
         """Take the rows of one chunk. Raises: OutputError.
@@ -157,7 +192,7 @@ class Parts:
         """
         if self._writer is None:
             self._began = time.monotonic()
-            self._writer = MaskWriter(self._part_path(len(self._paths)), self.schema, self.run["footer"])
+            self._writer = MaskWriter(self.part_path(self.n_parts), self.schema, self.run["footer"])
         self._writer.write(batch)
         self._in_hand += counts
         self._in_hand_digest = digest
@@ -179,15 +214,27 @@ class Parts:
     def commit(self) -> None:
         """Finish the last part, and make the output of all parts. Raises: OutputError; parts then stay."""
         self.finish_part()
+        self._check_there()
+        self._remove_stale()
         if self.dataset:
+            self._remove_later()
             if not self._paths:  # a dataset without reads still has its columns
-                self._write_empty(self._part_path(0))
+                self._write_empty(self.part_path(0))
             write_manifest(self.folder, {**self.run, "finished": True, "counts": self.counts.as_json()})
             self._unlock()
             return
         self._join()
         self._unlock()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _check_there(self) -> None:
+        """Raise OutputError if a worker has written a part to a folder that is not this one."""
+        there = set(os.listdir(self.folder))
+        if missing := [path for path in self._paths if path.name not in there]:
+            raise OutputError(
+                f"{missing[0]}: got no such part, nor {len(missing) - 1} others, expected what workers wrote. "
+                "Name an -o on a file system that every machine of the cluster has."
+            )
 
     def _write_empty(self, path: Path) -> None:
         about = {"first_read": 0, "counts": Counts().as_json(), "digest": [0, 0, 0]}
@@ -221,15 +268,19 @@ class Parts:
         """
         try:
             self.finish_part()
+            if self._keep_later:  # workers may have finished parts that have not been heard of
+                self._count_there()
             if damaged and self._paths:
                 write_manifest(self.folder, {**self.run, "damaged": list(damaged)})
         except OutputError as error:
             logger.error("%s", error)
+        self._remove_stale()
         self._unlock()
-        if not self._paths:
+        if not any(self.folder.glob("part-*.parquet")):
             self._clear()
-            if not self.dataset or not any(self.folder.iterdir()):
-                self.folder.rmdir()
+            with suppress(OSError):  # a worker that is being stopped may have a file there
+                if not self.dataset or not any(self.folder.iterdir()):
+                    self.folder.rmdir()
 
     def _unlock(self) -> None:
         if self._lock:

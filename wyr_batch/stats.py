@@ -77,12 +77,12 @@ class RunStats:
         self.counts += counts
         self.n_resumed = counts.n_reads
 
-    def add(self, done: Explained, counts: Counts) -> None:
-        """Add one chunk's results."""
+    def add(self, counts: Counts, n_run_tokens: int, n_padded_tokens: int) -> None:
+        """Add what has been written; the tokens are those of `pipeline.Explained`."""
         self.counts += counts
         self.here += counts
-        self.n_padded_tokens += done.n_padded_tokens
-        self.n_run_tokens += done.n_run_tokens
+        self.n_run_tokens += n_run_tokens
+        self.n_padded_tokens += n_padded_tokens
 
     @property
     def n_reads(self) -> int:

@@ -21,14 +21,15 @@ ROW_GROUP_BYTES = 256 << 20  # of Arrow arrays: long reads make row groups of fe
 class MaskWriter:
     """Collects record batches into row groups and writes them to `<output>.partial`; `commit` renames it."""
 
-    def __init__(self, output: Path, schema: pa.Schema, metadata: Mapping[str, Any]) -> None:
+    def __init__(self, output: Path, schema: pa.Schema, metadata: Mapping[str, Any], attempt: str = "") -> None:
         """
         Args:
             metadata: goes into the file's footer as JSON under the key `wyr`.
+            attempt: goes into the partial file's name, where two may be writing the same output.
         Raises: OutputError if the file cannot be written.
         """
         self.output = output
-        self.partial = output.with_name(output.name + ".partial")
+        self.partial = output.with_name(f"{output.name}{attempt}.partial")
         self.n_rows = 0
         self._pending: list[pa.RecordBatch] = []
         self._n_pending = self._n_pending_bytes = 0

@@ -67,6 +67,14 @@ from wyr_batch.config import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, MASK_DTYPES, PA
 @click.option(
     "--part-seconds", "part_s", default=PART_S, help="Bring rows to the disk at least so often: what a kill can lose."
 )
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="",
+    metavar="[ADDRESS]",
+    help="Run on a Ray cluster: auto, local, HOST:PORT, ray://HOST:PORT; alone: the one that Ray finds, else a new one "
+    "on this machine. Every -t CPUs (1) make a worker.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write a summary of the run.")
 @click.option("--log", "log_path", type=click.Path(), help="Write messages to a file as well.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
