@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,20 @@ def finished_reads(output: Path) -> int:
     return sum(pq.read_metadata(path).num_rows for path in parts_folder(output).glob("part-*.parquet"))
 
 
+def has_begun(output: Path, since: float) -> bool:
+    """Say whether a part has been begun, or finished, since then; what an earlier kill left does not count."""
+    times = []
+    for path in parts_folder(output).glob("part-*"):
+        with suppress(FileNotFoundError):  # renamed meanwhile
+            times.append(path.stat().st_mtime)
+    return max(times, default=0.0) > since
+
+
 def run_and_kill(command: list[str], output: Path, wait_s: float) -> dict[str, Any]:
     """Start or resume a run, kill it some time after its first batches; returns what was then finished."""
-    started = time.monotonic()
+    started, since = time.monotonic(), time.time()
     process = subprocess.Popen(command)
-    while process.poll() is None and not list(parts_folder(output).glob("*.partial")):
+    while process.poll() is None and not has_begun(output, since):
         time.sleep(0.01)
     time.sleep(wait_s)
     process.send_signal(signal.SIGKILL)

@@ -22,6 +22,7 @@ from wyr_batch.engines import Engine, open_engine, open_engines
 from wyr_batch.inputs import InputWatch, check_readable, read_work
 from wyr_batch.job import Job, damaged_inputs, kept_parts
 from wyr_batch.log import Progress
+from wyr_batch.memory import keep_freed_memory
 from wyr_batch.parts import Parts, check_output
 from wyr_batch.pipeline import Explained, ExplainStep, Planner
 from wyr_batch.reads import ReadChunk
@@ -57,6 +58,7 @@ def run(
 
         return run_on_ray(job, progress, check)
     limit_threads(config.n_threads)
+    keep_freed_memory()
     with ExitStack() as stack:
         asked = (config.device, config.runtime, config.dtype, config.n_threads)
         engines = [stack.enter_context(engine) for engine in open_engines(bundle, *asked)]
