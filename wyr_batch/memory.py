@@ -10,11 +10,11 @@ import ctypes
 from contextlib import suppress
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_PIECE_BYTES, _KEPT_BYTES = 32 << 20, 128 << 20
+_LARGEST_PIECE_BYTES, _KEPT_BYTES = 32 << 20, 192 << 20
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep pieces of up to 32 MB, and 128 MB of what is free, for this process."""
+    """Tell glibc to keep pieces of up to 32 MB, and 192 MB of what is free, for this process."""
     with suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_PIECE_BYTES)
