@@ -44,7 +44,7 @@ def test_joined_is_one_after_the_other(
     output = folder / "joined.parquet"
     schema = table(0, 0).schema.with_metadata({"wyr": "{}"})
     with output.open("wb") as out:
-        assert join_parquet(paths, out, schema, {"wyr_counts": {"reads": sum(sizes)}}) == sum(sizes)
+        assert join_parquet(paths, out, schema, {"counts": {"reads": sum(sizes)}}) == sum(sizes)
     whole = pa.concat_tables([table(0, 0), *tables])
     made = pq.read_table(output)
     assert made.replace_schema_metadata().equals(whole)

@@ -41,10 +41,10 @@ class Killed(BaseException):
     """Nothing runs after it, as after SIGKILL."""
 
 
-def kill_after(n_batches: int) -> Callable[[], None]:
+def kill_after(n_batches: int) -> Callable[..., None]:
     left = [n_batches]
 
-    def check() -> None:
+    def check(*_: object) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise Killed
@@ -183,6 +183,21 @@ def test_a_finished_run_is_not_run_again(toy: None, tmp_path: Path) -> None:
         assert ds.dataset(output).to_table().equals(made)
         with pytest.raises(OutputError, match="--overwrite"):
             api.run(RunConfig((str(source),), output))
+
+
+def test_the_only_part_becomes_the_output_even_if_killed_before(toy: None, tmp_path: Path) -> None:
+    source, output, whole = tmp_path / "reads.fastq", tmp_path / "masks.parquet", tmp_path / "whole.parquet"
+    source.write_text(fastq(100))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Parts, "_join", None)  # nothing is copied
+        api.run(RunConfig((str(source),), whole))
+        patch.setattr(Parts, "_rename_only_part", kill_after(0))
+        patch.setattr(Parts, "abandon", lambda self, damaged: self._unlock())
+        with pytest.raises(Killed):
+            api.run(RunConfig((str(source),), output))
+    assert api.run(RunConfig((str(source),), output, resume=True)).here.n_reads == 0
+    assert pq.read_table(output).equals(pq.read_table(whole))
+    assert not parts_folder(output).exists()
 
 
 def test_an_unfinished_run_of_two_at_once_is_refused(toy: None, tmp_path: Path) -> None:

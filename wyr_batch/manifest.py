@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 import stat
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wyr_batch.bytesource import crc32
 from wyr_batch.errors import OtherReadsError, OutputError, UsageError
 from wyr_batch.reads import ReadChunk
 
@@ -134,7 +134,7 @@ class ReadsDigest:
         # Ends of names too, or "ab", "c" would be "a", "bc".
         marks = np.stack([np.diff(bounds).astype(np.int64), chunk.lengths], axis=1)
         data = (names, marks.tobytes(), np.ascontiguousarray(chunk.bases).data)
-        self.values = tuple(zlib.crc32(part, value) for part, value in zip(data, self.values, strict=True))
+        self.values = tuple(crc32(part, value) for part, value in zip(data, self.values, strict=True))
         return self.values
 
     def check(self, expected: Sequence[int], n_reads: int, source: str) -> None:

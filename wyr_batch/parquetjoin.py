@@ -133,7 +133,7 @@ def join_parquet(paths: Sequence[Path], out: BinaryIO, schema: pa.Schema, metada
     Args:
         paths: files whose schema, metadata aside, is `schema`.
         schema: its metadata go into the file.
-        metadata: more for its footer, as JSON.
+        metadata: more for its footer, each as JSON under its key with `wyr_` before it.
     Returns: its rows.
     Raises: OSError, pa.ArrowInvalid, RuntimeError if a file is not whole or has another schema.
     """
@@ -157,7 +157,7 @@ def join_parquet(paths: Sequence[Path], out: BinaryIO, schema: pa.Schema, metada
 def _empty_footer(schema: pa.Schema, metadata: Mapping[str, Any]) -> pq.FileMetaData:
     collected: list[pq.FileMetaData] = []
     with pq.ParquetWriter(pa.BufferOutputStream(), schema, metadata_collector=collected) as writer:
-        writer.add_key_value_metadata({key: json.dumps(value) for key, value in metadata.items()})
+        writer.add_key_value_metadata({f"wyr_{key}": json.dumps(value) for key, value in metadata.items()})
     return collected[0]
 
 

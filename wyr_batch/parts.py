@@ -7,7 +7,8 @@
 
 A part is a Parquet file of whole chunks of reads. Its footer says where it starts, what it counts, and the checksums
 of all reads up to its end; there is no other list of parts, so nothing can disagree with them. When the last read is
-written, parts are joined to the one file that was asked for, and go; of a directory they are the dataset.
+written, parts are joined to the one file that was asked for, and go; a single part is renamed to it. Of a directory
+they are the dataset.
 """
 
 from __future__ import annotations
@@ -199,21 +200,27 @@ class Parts:
         if self._in_hand.n_reads >= PART_ROWS or time.monotonic() - self._began >= self.part_s:
             self.finish_part()
 
-    def finish_part(self) -> None:
-        """Close the part in hand and give it its name. Raises: OutputError; the part is then gone."""
+    def finish_part(self, *, last: bool = False) -> None:
+        """Close the part in hand and give it its name. Raises: OutputError; the part is then gone.
+
+        Args:
+            last: the run ends with it, so if it is also the first, its footer says what that of the output has to.
+        """
         writer, counts, digest = self._writer, self._in_hand, self._in_hand_digest
         self._writer, self._in_hand = None, Counts()
         if writer is None:
             return
         about = {"first_read": self.counts.n_reads, "counts": counts.as_json(), "digest": list(digest)}
-        writer.commit(part=about)
+        whole = self._about_run(counts) if last and not self._paths else {}
+        writer.commit(part=about, **whole)
         self._paths.append(writer.output)
         self.counts += counts
         self.digest = digest
 
     def commit(self) -> None:
         """Finish the last part, and make the output of all parts. Raises: OutputError; parts then stay."""
-        self.finish_part()
+        in_hand = self._writer is not None
+        self.finish_part(last=True)
         self._check_there()
         self._remove_stale()
         if self.dataset:
@@ -223,7 +230,10 @@ class Parts:
             write_manifest(self.folder, {**self.run, "finished": True, "counts": self.counts.as_json()})
             self._unlock()
             return
-        self._join()
+        if in_hand and self.n_parts == 1:
+            self._rename_only_part()
+        else:
+            self._join()
         self._unlock()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -240,13 +250,22 @@ class Parts:
         about = {"first_read": 0, "counts": Counts().as_json(), "digest": [0, 0, 0]}
         MaskWriter(path, self.schema, self.run["footer"]).commit(part=about)
 
+    def _about_run(self, counts: Counts) -> dict[str, Any]:
+        return {"run": self.run, "counts": counts.as_json()}
+
+    def _rename_only_part(self) -> None:
+        try:
+            self._paths[0].replace(self.output)
+            sync_folder(self.output.absolute().parent)
+        except OSError as error:
+            raise write_error(self.output, error) from None
+
     def _join(self) -> None:
         partial = self.output.with_name(self.output.name + ".partial")
-        about = {"wyr_run": self.run, "wyr_counts": self.counts.as_json()}
         schema = self.schema.with_metadata(footer_metadata(self.run["footer"]))
         try:
             with partial.open("wb") as file:
-                n_rows = join_parquet(self._paths, file, schema, about)
+                n_rows = join_parquet(self._paths, file, schema, self._about_run(self.counts))
                 file.flush()
                 os.fsync(file.fileno())
             if n_rows != self.counts.n_reads:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from wyr_batch.errors import OutputError
 from wyr_batch.manifest import sync_folder
 
-ROW_GROUP_ROWS = 32_768
+ROW_GROUP_ROWS = 16_384  # few, so that writing them keeps step with reading
 ROW_GROUP_BYTES = 256 << 20  # of Arrow arrays: long reads make row groups of fewer rows, so memory stays flat
 
 
