@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import wyr_batch.export.bundle as export_module
 from toy_models import MAX_TOKENS, save_toy_checkpoints, toy_explainer, toy_explanandum
 from wyr_batch.export import proof
 from wyr_batch.export.bundle import export_bundle
@@ -89,7 +90,13 @@ def test_checkpoint_without_its_labels_is_refused(every_precision: Bundle, tmp_p
         open_engine(load_bundle(folder), "cpu", "torch", "float32", 1)
 
 
-def test_precision_that_fails_stays_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_that_fails_stays_out(
+    every_precision: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exported_before(module: Fused, path: Path, **options: Any) -> None:
+        shutil.copy(every_precision.folder / path.name, path)
+
+    monkeypatch.setattr(export_module, "onnx_from_torch", exported_before)
     strict = replace(FLOAT16, probs=1e-9)
     monkeypatch.setitem(THRESHOLDS, "float16", strict)
     lines: list[str] = []
