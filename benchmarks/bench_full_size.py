@@ -1,7 +1,7 @@
 """The published size (54 M parameters, 4 + 55 + 1,878 classes, random weights) on 1,500 bp reads, on the CPU.
 
     pip install -c constraints.txt -e '.[train,openvino]'
-    python benchmarks/bench_full_size.py -o benchmarks/results/full_size.json
+    python benchmarks/bench_full_size.py [--bfloat16] -o benchmarks/results/full_size.json
 
 Makes the checkpoints (seeded), exports them in a process of its own (its time and peak memory are recorded), and then
 times, in alternation, disk to disk or as plain code does it:
@@ -45,12 +45,12 @@ WAYS = (("onnx", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"))
 EXPORT = "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
-def export(folder: Path) -> dict[str, Any]:
+def export(folder: Path, dtypes: list[str]) -> dict[str, Any]:
     """Export in a process of its own; return its time in s, peak memory in MB and the size of the graph in MB."""
     words = ["export", "--explanandum", str(folder / "explanandum"), "--explainer", str(folder / "explainer")]
     write_reads(folder / "verify.fastq.gz", 4)
-    words += ["-o", str(folder / "bundle"), "--dtype", "bfloat16", "--verify", str(folder / "verify.fastq.gz")]
-    words.append("--overwrite")
+    words += ["-o", str(folder / "bundle"), "--verify", str(folder / "verify.fastq.gz"), "--overwrite"]
+    words += [word for dtype in dtypes for word in ("--dtype", dtype)]
     seconds = timed(lambda: subprocess.run([sys.executable, "-c", EXPORT, *words], check=True))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     size = (folder / "bundle" / "model.onnx").stat().st_size / 1e6
@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=128)
     parser.add_argument("--eager-reads", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--bfloat16", action="store_true", help="where the CPU has it: emulated, it takes an hour")
     parser.add_argument("--folder", type=Path, help="where to keep the bundle; one that is there is used")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
@@ -102,7 +103,7 @@ def main() -> None:
         exported: dict[str, Any] | None = None
         if not (folder / "bundle").exists():
             make_checkpoints(folder)
-            exported = export(folder)
+            exported = export(folder, ["bfloat16"] if args.bfloat16 else [])
         bundle = load_bundle(folder / "bundle")
         texts = write_reads(source, args.reads)
         torch_engine = open_engine(bundle, "cpu", "torch", "float32", threads)
