@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -141,11 +142,21 @@ def test_auto_takes_what_is_proven_and_was_faster(every_precision: Bundle, tmp_p
     assert chosen(onnx=10, openvino=14) == "onnx", "not proven"
 
 
-@pytest.mark.parametrize("n_tokens", [7, 65, 251, 500, 2047])
-def test_other_lengths_batches_tails_and_zero_masks(n_tokens: int, long_files: dict[str, Candidate]) -> None:
+# 64 rows of 2,047 tokens: each attention matrix of the toy is 4.3 GB.
+LARGE = pytest.param(
+    2047, (64,), marks=pytest.mark.skipif("WYR_TEST_LARGE" not in os.environ, reason="takes 20 GB; WYR_TEST_LARGE=1")
+)
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "batches"), [*((n, (1, 3, 64)) for n in (7, 65, 251, 500)), (2047, (1, 3)), LARGE]
+)
+def test_other_lengths_batches_tails_and_zero_masks(
+    n_tokens: int, batches: tuple[int, ...], long_files: dict[str, Candidate]
+) -> None:
     reference = Fused(toy_explanandum(), silent_explainer()).eval()
     rng = np.random.default_rng(n_tokens)
-    for n_rows in (1, 3, 64 if n_tokens <= 500 else 3):
+    for n_rows in batches:
         ids = np.full((n_rows, n_tokens + 5), 1, np.int32)  # five columns of padding in every row
         ids[:, 0] = 3
         ids[:, 1:n_tokens] = rng.integers(6, 4102, (n_rows, n_tokens - 1))
