@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=128)
     parser.add_argument("--eager-reads", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--bfloat16", action="store_true", help="where the CPU has it: emulated, it takes an hour")
+    parser.add_argument("--bfloat16", action="store_true", help="prove and time it too; slow where the CPU has none")
     parser.add_argument("--folder", type=Path, help="where to keep the bundle; one that is there is used")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()

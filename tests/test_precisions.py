@@ -144,7 +144,9 @@ def test_auto_takes_what_is_proven_and_was_faster(every_precision: Bundle, tmp_p
 
 # 64 rows of 2,047 tokens: each attention matrix of the toy is 4.3 GB.
 LARGE = pytest.param(
-    2047, (64,), marks=pytest.mark.skipif("WYR_TEST_LARGE" not in os.environ, reason="takes 20 GB; WYR_TEST_LARGE=1")
+    2047,
+    (64,),
+    marks=pytest.mark.skipif("WYR_TEST_LARGE" not in os.environ, reason="takes a machine of 24 GB; WYR_TEST_LARGE=1"),
 )
 
 

@@ -24,7 +24,7 @@ with suppress(ImportError):  # unpacks several times as fast
 
     _zlib = zlib_ng
 
-crc32: Callable[[Any, int], int] = _zlib.crc32  # same values, several times as fast
+crc32: Callable[[Any, int], int] = _zlib.crc32  # the values are those of zlib
 CUT = "The file is damaged or was cut; get it again."
 EXPECTED = "reads in FASTQ, FASTA, SAM, BAM or CRAM, plain or packed with gzip, bgzip or zstd"
 
