@@ -189,8 +189,8 @@ def cpu_ceiling(data: Json) -> str:
     products = ", ".join(f"{name} {spread(rate, '.0f')} GFLOP/s" for name, rate in data["products"].items())
     about = (
         f"The published size, one batch of 16 x 251 tokens, {data['gflop_per_row']} GFLOP a row, rounds in "
-        f"alternation. A matrix product alone: {products}. bfloat16 is timed here whether or not its calls agree; a bundle would "
-        "not hold it below 99.5 %."
+        f"alternation. A matrix product alone: {products}. bfloat16 is timed here whether or not its calls agree; a "
+        "bundle would not hold it below 99.5 %."
     )
     return f"{about}\n\n{table(['way', 'rows/s', 'times eager', 'GFLOP/s', 'labels, worst rank'], lines)}"
 
