@@ -28,6 +28,7 @@ from bench_run import timed
 from common import environment
 from full_size import CLASSES, make_checkpoints
 from torch.utils.flop_counter import FlopCounterMode
+from wyr_batch.export.graph import graph_module
 from wyr_batch.export.onnx import onnx_from_torch, runner_from_onnx
 
 from wyr_batch.engines.openvino import infer, open_request
@@ -56,9 +57,10 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     """Return operations per row, and rate and agreement of each way."""
     threads = available_cpus()
     make_checkpoints(folder)
-    model = Fused(load_explanandum(folder / "explanandum")[0], load_explainer(folder / "explainer")).eval()
+    explanandum, explainer = load_explanandum(folder / "explanandum")[0], load_explainer(folder / "explainer")
+    model = Fused(explanandum, explainer).eval()
     path = folder / "model.onnx"
-    onnx_from_torch(model, path)
+    onnx_from_torch(graph_module(explanandum, explainer, TOKENS), path)
     ids = np.random.default_rng(0).integers(6, 4102, (ROWS, TOKENS)).astype(np.int32)
     ids[:, 0] = 3
     asked = np.full((ROWS, len(CLASSES)), -1, np.int32)
