@@ -3,8 +3,9 @@
     python benchmarks/cpu_ceiling.py -o benchmarks/results/cpu_ceiling.json
 
 - `products`: torch's matrix product alone, of the encoder's widest shape, in GFLOP/s (median, least, most);
-- `ways`: float32 torch eager, ONNX Runtime, OpenVINO in float32 and in bfloat16 on one batch of 16 x 251 random
-  tokens, in alternation; floating-point operations are counted in the torch module.
+- `ways`: float32 torch eager, OpenVINO in float32 and in bfloat16 on one batch of 16 x 251 random tokens, in
+  alternation; floating-point operations are counted in the torch module. ONNX Runtime, whose idle threads would slow
+  the others, is in `bench_full_size.py`.
 
 The bfloat16 graph is timed whether or not its calls agree: with random weights they are all but tied, so a bundle
 of this model would not hold it. `label_agreement` says how many agree with eager's.
@@ -29,7 +30,7 @@ from common import environment
 from full_size import CLASSES, make_checkpoints
 from torch.utils.flop_counter import FlopCounterMode
 from wyr_batch.export.graph import graph_module
-from wyr_batch.export.onnx import onnx_from_torch, runner_from_onnx
+from wyr_batch.export.onnx import onnx_from_torch
 
 from wyr_batch.engines.openvino import infer, open_request
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
@@ -73,11 +74,7 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         with torch.inference_mode():
             return model(*given).explained_ids.numpy()
 
-    onnx_run = runner_from_onnx(path, threads)
-    ways: dict[str, Callable[[], np.ndarray]] = {
-        "eager_float32": eager,
-        "onnx_float32": lambda: onnx_run(ids, asked)["explained_ids"],
-    }
+    ways: dict[str, Callable[[], np.ndarray]] = {"eager_float32": eager}
     for dtype in ("float32", "bfloat16"):
         request = open_request(path, dtype, threads)
         ways[f"openvino_{dtype}"] = lambda r=request: infer(r, ids, asked).explained_ids

@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wyr_batch.errors import ModelError, WyrError
+
+# Columns of the output that are not of a rank; `sequence` is kept free.
+FIXED_COLUMNS = (
+    *("file", "read_id", "mate", "length", "n_tokens", "status", "mask", "token_start", "segments", "mask_mean"),
+    "sequence",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:
@@ -34,3 +42,41 @@ def ranks_from_json(entries: Sequence[dict[str, Any]]) -> list[Rank]:
 def ranks_to_json(ranks: Sequence[Rank]) -> list[dict[str, Any]]:
     """Inverse of `ranks_from_json`."""
     return [{"name": rank.name, "labels": list(rank.labels)} for rank in ranks]
+
+
+def rank_columns(name: str) -> list[str]:
+    """Return the output's columns of a rank, with every option on."""
+    called = [name, f"{name}_masked"]
+    return [*called, *(f"{call}_prob" for call in called), f"{name}_top", f"mask_{name}"]
+
+
+def check_rank_names(names: Sequence[str], where: str, error: type[WyrError] = ModelError) -> None:
+    """Raise `error` if two columns of the output would have one name, or two that differ in case alone.
+
+    Args:
+        where: what holds the ranks, for the message.
+    """
+    taken = {column: "a column that every output has" for column in FIXED_COLUMNS}
+    for name in names:
+        if not name.strip():
+            raise error(f"{where}: got a rank called {name!r}, expected a name. Give it one.")
+        for column in rank_columns(name):
+            if (holder := taken.get(column.lower())) is not None:
+                raise error(
+                    f"{where}: got the rank {name!r}, whose column {column!r} would be {holder}, expected names that "
+                    "differ. Rename the rank."
+                )
+        taken |= {column.lower(): f"one of the rank {name!r}" for column in rank_columns(name)}
+
+
+def check_ranks(ranks: Sequence[Rank], where: str, error: type[WyrError] = ModelError) -> None:
+    """Raise `error` unless every rank has a name of its own and labels that differ."""
+    if not ranks:
+        raise error(f"{where}: got no rank, expected at least one.")
+    check_rank_names([rank.name for rank in ranks], where, error)
+    for rank in ranks:
+        if not rank.labels:
+            raise error(f"{where}: got no labels of the rank {rank.name!r}, expected at least one.")
+        if len(set(rank.labels)) < len(rank.labels):
+            twice = next(label for label in rank.labels if rank.labels.count(label) > 1)
+            raise error(f"{where}: got the label {twice!r} of the rank {rank.name!r} twice, expected each once.")
