@@ -56,7 +56,7 @@ def check_rank_names(names: Sequence[str], where: str, error: type[WyrError] = M
     Args:
         where: what holds the ranks, for the message.
     """
-    taken = {column: "a column that every output has" for column in FIXED_COLUMNS}
+    taken = dict.fromkeys(FIXED_COLUMNS, "a column that every output has")
     for name in names:
         if not name.strip():
             raise error(f"{where}: got a rank called {name!r}, expected a name. Give it one.")
