@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from wyr_batch.export.graph import graph_module
 from wyr_batch.export.onnx import onnx_from_torch
 
-from wyr_batch.engines.openvino import infer, open_request
+from wyr_batch.engines.openvino import OpenVinoGraph
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 from wyr_batch.models.fused import Fused
 from wyr_batch.threads import available_cpus
@@ -76,8 +76,8 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
 
     ways: dict[str, Callable[[], np.ndarray]] = {"eager_float32": eager}
     for dtype in ("float32", "bfloat16"):
-        request = open_request(path, dtype, threads)
-        ways[f"openvino_{dtype}"] = lambda r=request: infer(r, ids, asked).explained_ids
+        graph = OpenVinoGraph(path, dtype, threads)
+        ways[f"openvino_{dtype}"] = lambda g=graph: g.run(ids, asked).explained_ids
     calls = {name: way().copy() for name, way in ways.items()}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for n in range(rounds):

@@ -42,18 +42,12 @@ def candidates(
         if dtype in FILES:
             yield "files", FILES[dtype], dtype, runner_from_onnx(folder / FILES[dtype], threads)
     if find_spec("openvino") is not None:
-        from wyr_batch.engines.openvino import infer, open_request
+        from wyr_batch.engines.openvino import OpenVinoGraph
 
         for dtype in dtypes:
             if dtype in RUNTIMES["openvino"]:
-                request = open_request(folder / FILES["float32"], dtype, threads or available_cpus())
-
-                def run(
-                    ids: npt.NDArray[np.int32], asked: npt.NDArray[np.int32], request: object = request
-                ) -> tuple[npt.NDArray, ...]:
-                    return tuple(np.array(values) for values in infer(request, ids, asked))
-
-                yield "runtimes", f"openvino {dtype}", dtype, run
+                graph = OpenVinoGraph(folder / FILES["float32"], dtype, threads or available_cpus())
+                yield "runtimes", f"openvino {dtype}", dtype, graph.run
     for dtype in dtypes:
         if dtype != "float32":
             yield "runtimes", f"torch {dtype}", dtype, torch_runner(in_precision(reference, dtype))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ from wyr_batch import __version__
 from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.config import RunConfig
 from wyr_batch.engines import Engine, open_engine, open_engines
+from wyr_batch.errors import InputError
 from wyr_batch.inputs import InputWatch, check_readable, read_work
 from wyr_batch.job import Job, damaged_inputs, kept_parts
 from wyr_batch.log import Progress
@@ -26,6 +28,7 @@ from wyr_batch.memory import keep_freed_memory
 from wyr_batch.parts import Parts, check_output
 from wyr_batch.pipeline import Explained, ExplainStep, Planner
 from wyr_batch.reads import ReadChunk
+from wyr_batch.rows import STATUSES, RowBuilder
 from wyr_batch.runner import run_overlapped, run_serial
 from wyr_batch.stats import RunStats, counts_of
 from wyr_batch.threads import available_cpus, limit_threads
@@ -108,16 +111,20 @@ def _explain_all(
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What one read's call rests on.
+    """What one read's call rests on. What `run` writes as null is None here, and nan where it is a number.
 
     Attributes:
-        mask: float32 [T], one value per token, `<cls>` not counted.
+        status: as in the Parquet: ok, windowed, empty or failed.
+        reason: why it failed, None unless it has.
+        mask: float32 [T], one value per token, `<cls>` not counted; nan if it failed.
         token_start: int32 [T], first base of each token.
-        rank_masks: float32 [R, T].
-        labels, masked_labels: per rank, the call on the plain and on the masked read; None for an empty read.
-        probs, masked_probs: float32 [C], all classes in rank order.
+        rank_masks: float32 [R, T]; nan if it failed.
+        labels, masked_labels: per rank, the call on the plain and on the masked read; None if it is empty or failed.
+        probs, masked_probs: float32 [C], all classes in rank order; nan if it is empty or failed.
     """
 
+    status: str
+    reason: str | None
     mask: npt.NDArray[np.float32]
     token_start: npt.NDArray[np.int32]
     rank_masks: npt.NDArray[np.float32]
@@ -128,7 +135,7 @@ class Prediction:
 
 
 class Masker:
-    """A loaded bundle that explains sequences in memory; see `load`."""
+    """A loaded bundle that explains sequences in memory, from any thread; see `load`."""
 
     def __init__(self, bundle: Bundle, engine: Engine, max_batch_tokens: int = 0) -> None:
         self.bundle, self.engine = bundle, engine
@@ -136,22 +143,44 @@ class Masker:
         batch_tokens = max_batch_tokens or engine.default_batch_tokens
         self._planner = Planner(window_tokens, window_tokens // 8, batch_tokens, pad_to=engine.pad_to)
         self._explain = ExplainStep(engine, np.full(len(bundle.ranks), -1, np.int32))
+        self._rows = RowBuilder(bundle.ranks)
+        self._one_at_a_time = threading.Lock()
 
-    def predict(self, sequences: Sequence[str]) -> list[Prediction]:
-        """Explain a few reads, in order; long ones are cut and stitched as `run` does."""
-        done = self._explain(self._planner.plan(ReadChunk.from_sequences(sequences)))
+    def predict(self, sequences: Iterable[str | bytes] | str | bytes) -> list[Prediction]:
+        """Explain a few reads, in order; long ones are cut and stitched as `run` does.
+
+        Calls from several threads run one after the other, for each uses all of the engine.
+
+        Args:
+            sequences: reads as text or ASCII bytes; one alone is one read.
+        Returns: one Prediction a read. A read that cannot be explained is one of status failed, with the reason.
+        Raises: InputError for what is no sequence; EngineError if read after read fails, the engine is closed, or
+            this process was forked from the one that loaded it.
+        """
+        chunk = ReadChunk.from_sequences(_as_texts(sequences))
+        self.engine.check_process()
+        with self._one_at_a_time:
+            done = self._explain(self._planner.plan(chunk))
         bounds = done.work.tokens.offsets.tolist()
+        statuses = [STATUSES[code] for code in self._rows.status(done)]
         predictions = []
         for i, (start, end) in enumerate(pairwise(bounds)):
+            explained = statuses[i] not in ("empty", "failed")
+            numbers = (done.mask[start:end], done.rank_masks[:, start:end], done.probs[i], done.masked_probs[i])
+            mask, rank_masks, probs, masked_probs = (
+                values if explained else np.full_like(values, np.nan) for values in numbers
+            )
             predictions.append(
                 Prediction(
-                    mask=done.mask[start:end],
+                    status=statuses[i],
+                    reason=done.failed.get(i),
+                    mask=mask,
                     token_start=done.work.tokens.starts[start:end],
-                    rank_masks=done.rank_masks[:, start:end],
-                    labels=self._labels(done.probs[i]) if end > start else None,
-                    masked_labels=self._labels(done.masked_probs[i]) if end > start else None,
-                    probs=done.probs[i],
-                    masked_probs=done.masked_probs[i],
+                    rank_masks=rank_masks,
+                    labels=self._labels(probs) if explained else None,
+                    masked_labels=self._labels(masked_probs) if explained else None,
+                    probs=probs,
+                    masked_probs=masked_probs,
                 )
             )
         return predictions
@@ -171,6 +200,25 @@ class Masker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _as_texts(sequences: Iterable[str | bytes] | str | bytes) -> list[str]:
+    """Return reads as text. Raises: InputError naming the one that is none."""
+    if isinstance(sequences, str | bytes):
+        sequences = [sequences]
+    if isinstance(sequences, Mapping | Set) or not isinstance(sequences, Iterable):
+        raise InputError(
+            f"sequences: got {type(sequences).__name__}, expected texts in some order. Give a list of them."
+        )
+    texts = []
+    for i, item in enumerate(sequences):
+        if not isinstance(item, str | bytes):
+            raise InputError(
+                f"sequences, item {i + 1}: got {type(item).__name__}, expected text. "
+                "Give str(item) if that is its bases."
+            )
+        texts.append(item if isinstance(item, str) else item.decode("latin-1"))
+    return texts
 
 
 def load(

@@ -50,7 +50,7 @@ class BatchRunner:
             rows: int64 [B], indices of windows.
             wanted: int32 [W, R], the class to explain per window of the chunk, -1 the predicted one.
             failed: takes the reason for every window that gives no result.
-        Yields: rows, padded tokens per row and the results of each piece, valid until the next one.
+        Yields: rows, padded tokens per row and the results of each piece.
         Raises: EngineError if window after window fails.
         """
         n_padded = self.n_padded(work, rows)
@@ -61,10 +61,13 @@ class BatchRunner:
             return
         self.check()
         input_ids = pad_batch(work.tokens.ids, work.windows, rows, n_padded)
+        failure: EngineError | None = None
         try:
             out = self.engine.infer(input_ids, np.ascontiguousarray(wanted[rows], np.int32))
         except EngineError as error:
-            yield from self._after(error, work, rows, wanted, failed)
+            failure = error.with_traceback(None)
+        if failure is not None:  # outside the handler, so that nothing of the failed batch is held while halves run
+            yield from self._after(failure, work, rows, wanted, failed)
             return
         finite = np.isfinite(out.probs).all(axis=1) & np.isfinite(out.masked_probs).all(axis=1)
         finite &= np.isfinite(out.mask).all(axis=1)

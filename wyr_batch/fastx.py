@@ -34,7 +34,7 @@ SHOWN_CHARACTERS = 100
 _NEWLINE, _CR, _AT, _PLUS, _GT = b"\n\r@+>"
 _WHITE_SPACE = b" \t\r\v\f"
 _LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_SEQUENCE = _LETTERS + b"*-."
+SEQUENCE_BYTES = _LETTERS + b"*-."
 _QUALITY = bytes(range(33, 127))
 _COMPLEMENT = bytes.maketrans(b"ACGTUMRYKVHDBacgtumrykvhdb", b"TGCAAKYRMBDHVtgcaakyrmbdhv")
 _SAM_FIELDS, _REVERSE, _NOT_PRIMARY = 11, 0x10, 0x100 | 0x800
@@ -164,7 +164,7 @@ def parse_fasta(block: bytes, final: bool) -> Parsed:
             text = block[starts[line] : ends[line]]
             bad = headers[n_good : n_good + 1]
             name = _ids(data, starts[bad] + 1, ends[bad])[0].as_py()
-            problem = _base_problem(name, first + line, text, _SEQUENCE + _WHITE_SPACE)
+            problem = _base_problem(name, first + line, text, SEQUENCE_BYTES + _WHITE_SPACE)
             n_lines, n_bytes = first + int(bad[0]), int(starts[bad[0]])
         spaces = odd[white]
         spaces = spaces[spaces < offsets[n_good]]
@@ -264,7 +264,7 @@ def _columns(ids: pa.StringArray, bases: Bytes, lengths: Ints) -> Columns:
     return Columns(ids, np.zeros(len(ids), np.int8), bases, lengths)
 
 
-def _base_problem(read_id: str, line: int, sequence: bytes, allowed: bytes = _SEQUENCE) -> Problem:
+def _base_problem(read_id: str, line: int, sequence: bytes, allowed: bytes = SEQUENCE_BYTES) -> Problem:
     """The first byte of a sequence that may not stand there."""
     at = next(i for i, byte in enumerate(sequence) if byte not in allowed)
     got = f"byte {shown(sequence[at : at + 1])} (0x{sequence[at]:02x}) at place {at + 1} of the sequence line"
@@ -281,7 +281,7 @@ def _fastq_problem(record: list[bytes], line: int) -> Problem:
         return Problem(None, line, "the end of the file in a header", "the 4 lines of a record")
     name = header[1:].replace(b"\t", b" ").partition(b" ")[0].decode("utf-8", "replace")
     sequence = rest[0]
-    if sequence.translate(None, _SEQUENCE):
+    if sequence.translate(None, SEQUENCE_BYTES):
         return _base_problem(name, line + 1, sequence)
     if len(rest) == 1 or (len(rest) == 2 and not rest[1]):
         return Problem(name, line + 1, "the end of the file after the sequence", "the 4 lines of a record")

@@ -26,6 +26,7 @@ from wyr_batch.bytesource import CUT, ByteSource, DamagedStream, Problem, open_f
 from wyr_batch.detect import detect_format
 from wyr_batch.errors import InputError, UsageError
 from wyr_batch.fastx import (
+    SEQUENCE_BYTES,
     Columns,
     Parser,
     mate_from_flag,
@@ -93,17 +94,20 @@ class ReadChunk:
     ) -> ReadChunk:
         """Build a chunk from strings; reads without ids are called `read1`, `read2`, ...
 
+        White space around a sequence does not count; inside, bases are what FASTA may hold. Raises: InputError.
+
         Example: `ReadChunk.from_sequences(["ACGT", "NN"]).offsets.tolist() == [0, 4, 6]`
         """
         names = [f"read{i + 1}" for i in range(len(sequences))] if ids is None else list(ids)
         if len(names) != len(sequences):
             got = f"{len(names)} ids, expected {len(sequences)}"
             raise InputError(f"{source}: got {got}. Give one id for each sequence.")
-        for i, text in enumerate(sequences):
-            if not text.isascii():
-                got = f"{source}, sequence {i + 1}: got {shown(text)}"
-                raise InputError(f"{got}, expected ASCII letters. Check where it comes from.")
-        columns = _columns_from(names, [0] * len(names), [text.encode() for text in sequences])
+        encoded = [text.strip().encode("utf-8", "backslashreplace") for text in sequences]
+        for i, sequence in enumerate(encoded):
+            if odd := sequence.translate(None, SEQUENCE_BYTES):
+                got = f"{source}, sequence {i + 1}: got {shown(odd[:1])} in {shown(sequence)}"
+                raise InputError(f"{got}, expected letters, '*', '-' or '.'. Check where it comes from.")
+        columns = _columns_from(names, [0] * len(names), encoded)
         return cls(columns.ids, columns.mates, columns.bases, offsets_from(columns.lengths), source, 1)
 
 

@@ -3,13 +3,17 @@
     with open_engine(bundle, ...) as engine:
         out = engine.infer(input_ids, explain_ids)
 
-`infer` checks what goes in and what comes out; a runtime writes only `_infer`. What `infer` returns is valid until
-the next call: copy what you keep.
+`infer` checks what goes in and what comes out; a runtime writes only `_infer`. It may be called from any thread: calls
+on one engine run one after the other, for each takes the whole device anyway. What it returns is the caller's to keep.
+A runtime's threads do not survive a fork, so an engine works in the process that opened it only.
 """
 
 from __future__ import annotations
 
 import abc
+import logging
+import os
+import threading
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -19,17 +23,23 @@ import numpy.typing as npt
 from wyr_batch.bundle import Bundle
 from wyr_batch.config import CPU_BATCH_TOKENS
 from wyr_batch.errors import EngineError, OutOfMemory, ShapeError, WyrError
+from wyr_batch.memory import give_back_freed_memory
 from wyr_batch.tokens import CLS_ID
+
+logger = logging.getLogger("wyr_batch")
 
 _MEMORY_SIGNS = (
     "out of memory",
     "outofmemory",
     "failed to allocate",
     "cannot allocate",
-    "can't allocate",
+    "can't alloc",
     "bad_alloc",
     "bad allocation",
     "alloc_failed",
+    "could not create a primitive",  # oneDNN, in torch and OpenVINO
+    "could not create a memory",
+    "resource temporarily unavailable",  # no memory for a thread
 )
 
 Float32s = npt.NDArray[np.float32]
@@ -54,10 +64,27 @@ class EngineOutput(NamedTuple):
     masked_probs: Float32s
 
 
+def output_shapes(rows: int, n_tokens: int, n_ranks: int, n_classes: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each output of the graph by name, in the order of `EngineOutput`."""
+    return {
+        "mask": (rows, n_tokens),
+        "rank_masks": (rows, n_ranks, n_tokens),
+        "explained_ids": (rows, n_ranks),
+        "probs": (rows, n_classes),
+        "masked_probs": (rows, n_classes),
+    }
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Say whether an exception of any runtime means that memory, the host's or the device's, did not suffice."""
     text = f"{type(error).__name__} {error}".lower()
     return isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS)
+
+
+def _words_of(error: Exception) -> str:
+    """Return what a runtime says in one line, without the source lines of its own that it names first."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("Exception from "))[:200]
 
 
 class Engine(abc.ABC):
@@ -76,17 +103,21 @@ class Engine(abc.ABC):
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
+        self._one_at_a_time = threading.Lock()
+        self._process_id = os.getpid()
+        self._closed = False
 
     def infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
-        """Run one batch.
+        """Run one batch. From any thread; a call waits for the one before it.
 
         Args:
             input_ids: int32 [B, T], `<cls>` first, right-padded with 1.
             explain_ids: int32 [B, R], class within the rank, -1 the predicted one.
-        Returns: EngineOutput, valid until the next call.
+        Returns: EngineOutput in memory that no later call writes to.
         Raises: ShapeError if a shape or dtype is not what the model takes; OutOfMemory, EngineError if the runtime
-            fails.
+            fails; EngineError if the engine is closed, or was opened in another process.
         """
+        self.check_process()
         rows, n_tokens = input_ids.shape
         wanted = (rows, len(self.bundle.ranks))
         if input_ids.dtype != np.int32 or explain_ids.dtype != np.int32 or explain_ids.shape != wanted:
@@ -99,26 +130,47 @@ class Engine(abc.ABC):
                 f"input_ids: got {n_tokens} tokens starting with {sorted(set(input_ids[:, 0].tolist()))[:3]}, expected "
                 f"at most {self.bundle.max_tokens} starting with {CLS_ID}."
             )
+        with self._one_at_a_time:
+            out = self._guarded(input_ids, explain_ids)
+        for name, shape in output_shapes(rows, n_tokens, len(self.bundle.ranks), self.bundle.n_classes).items():
+            found = getattr(out, name).shape
+            if found != shape:
+                raise ShapeError(
+                    f"{self.runtime}, {name}: got shape {found}, expected {shape}. "
+                    "The bundle's graph is not of this layout; export it again."
+                )
+        return out
+
+    def check_process(self) -> None:
+        """Raise EngineError in a process that was forked from the one that opened the engine."""
+        if os.getpid() != self._process_id:
+            raise EngineError(
+                f"{self.describe()}: got a call in process {os.getpid()}, expected one in process {self._process_id}, "
+                "which opened it: its threads do not survive a fork. Load the bundle in the new process."
+            )
+
+    def _guarded(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
+        rows, n_tokens = input_ids.shape
+        if self._closed:
+            raise EngineError(f"{self.describe()}: got a batch after it was closed, expected an open engine. Load it.")
+        failure: WyrError
         try:
-            out = self._infer(input_ids, explain_ids)
-        except OutOfMemory:
-            self._make_room()
-            raise
+            return self._infer(input_ids, explain_ids)
+        except OutOfMemory as error:
+            failure = error.with_traceback(None)
         except WyrError:
             raise
         except Exception as error:  # each runtime has exceptions of its own
             kind = OutOfMemory if is_out_of_memory(error) else EngineError
-            if kind is OutOfMemory:
-                self._make_room()
-            got = f"'{str(error).strip()[:200]}' on {rows} reads of {n_tokens} tokens"
+            got = f"'{_words_of(error)}' on {rows} reads of {n_tokens} tokens"
             advice = "Try another --runtime, or a smaller -b."
-            raise kind(f"{self.describe()}: got {got}, expected results. {advice}") from error
-        if out.mask.shape != (rows, n_tokens) or out.probs.shape != (rows, self.bundle.n_classes):
-            raise ShapeError(
-                f"{self.runtime}: got mask {out.mask.shape} and probs {out.probs.shape}, expected {(rows, n_tokens)} "
-                f"and {(rows, self.bundle.n_classes)}. The bundle's graph is not of this layout; export it again."
-            )
-        return out
+            failure = kind(f"{self.describe()}: got {got}, expected results. {advice}")
+            logger.debug("%s", failure, exc_info=True)
+        # Outside the handlers, where no traceback holds the failed batch's arrays any more.
+        if isinstance(failure, OutOfMemory):
+            self._make_room()
+            give_back_freed_memory()
+        raise failure
 
     @abc.abstractmethod
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput: ...
@@ -132,7 +184,15 @@ class Engine(abc.ABC):
         return f"{self.runtime} {self.dtype} on {self.device}"
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Give back what the engine holds, after the batch that is running; more than once is once."""
+        if os.getpid() != self._process_id:  # it is the parent's
+            return
+        with self._one_at_a_time:
+            if not self._closed:
+                self._closed = True
+                self._close()
+
+    def _close(self) -> None:
         return
 
     def __enter__(self) -> Self:

@@ -9,14 +9,14 @@ opset 24.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from wyr_batch.bundle import Bundle
 from wyr_batch.config import GPU_BATCH_TOKENS
-from wyr_batch.engines.base import Engine, EngineOutput, Int32s
+from wyr_batch.engines import onnx
+from wyr_batch.engines.base import Engine, EngineOutput, Int32s, output_shapes
 from wyr_batch.engines.cuda import CudaDevice, Slot
 from wyr_batch.errors import EngineError, MissingExtraError, ModelError, UsageError
 
@@ -30,8 +30,8 @@ def import_onnxruntime() -> Any:
     Raises: MissingExtraError without onnxruntime; UsageError if the one that is there is built for CPUs.
     """
     try:
-        import onnxruntime
-    except ImportError:
+        onnxruntime = onnx.import_onnxruntime()
+    except MissingExtraError:
         raise MissingExtraError("--runtime onnx", "onnxruntime-gpu", "gpu") from None
     providers = onnxruntime.get_available_providers()
     if PROVIDER not in providers:
@@ -128,7 +128,8 @@ class OnnxCudaEngine(Engine):
         index = self._loaded.device.gpu.index
         for name, values in (("input_ids", input_ids), ("explain_ids", explain_ids)):
             binding.bind_input(name, "cuda", index, np.int32, values.shape, slot.send(name, values))
-        for name, shape in self._shapes(*input_ids.shape).items():
+        sizes = (*input_ids.shape, len(self.bundle.ranks), self.bundle.n_classes)
+        for name, shape in output_shapes(*sizes).items():
             dtype = np.int32 if name == "explained_ids" else np.float32
             binding.bind_output(name, "cuda", index, dtype, shape, slot.expect(name, shape, dtype))
         slot.wait()  # the session works on a stream of its own
@@ -136,20 +137,10 @@ class OnnxCudaEngine(Engine):
         binding.synchronize_outputs()
         return EngineOutput(**slot.receive())
 
-    def _shapes(self, rows: int, n_tokens: int) -> dict[str, Sequence[int]]:
-        n_ranks, n_classes = len(self.bundle.ranks), self.bundle.n_classes
-        return {
-            "mask": (rows, n_tokens),
-            "rank_masks": (rows, n_ranks, n_tokens),
-            "explained_ids": (rows, n_ranks),
-            "probs": (rows, n_classes),
-            "masked_probs": (rows, n_classes),
-        }
-
     def _make_room(self) -> None:
         self._slot.make_room()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Give back memory; the session goes with its last engine."""
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()

@@ -1,46 +1,116 @@
-"""OpenVINO on the CPU: often faster than ONNX Runtime, and the one that computes in bfloat16."""
+"""OpenVINO on the CPU: often faster than ONNX Runtime, and the one that computes in bfloat16.
+
+Where memory is short, OpenVINO may say nothing and leave outputs as they were. So every call brings outputs of its own,
+filled with values that no result has, and what is still there afterwards shows that the call failed. The graph is then
+compiled anew, for what the failed call left inside it is not to be trusted.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from wyr_batch.bundle import Bundle
-from wyr_batch.engines.base import Engine, EngineOutput, Int32s
-from wyr_batch.errors import MissingExtraError, ModelError
+from wyr_batch.engines.base import Engine, EngineOutput, Int32s, is_out_of_memory, output_shapes
+from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
 
 # Left to itself OpenVINO takes bfloat16 where the CPU has it, so the precision is always said.
 PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_UNWRITTEN = -2  # masks and probabilities are 0 or more, classes are 0 or more
 
 
-def open_request(path: Path, dtype: str, threads: int) -> Any:
-    """Compile an ONNX file for the CPU.
+def import_openvino() -> ModuleType:
+    """Return openvino, without the reports on its use that it sends to an analytics host when it is imported.
 
-    Args:
-        dtype: 'float32' or 'bfloat16', the precision it computes in; the file is float32 either way.
-    Returns: an inference request.
-    Raises: MissingExtraError without openvino; ModelError if the file cannot be compiled.
+    They come from a package of their own, openvino_telemetry, and OpenVINO does without them where that is not
+    installed. So it is kept from being found while OpenVINO is imported.
+
+    Raises: MissingExtraError.
     """
+    telemetry = "openvino_telemetry"
+    before = sys.modules.get(telemetry)
+    sys.modules[telemetry] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError:
         raise MissingExtraError("--runtime openvino", "openvino", "openvino") from None
-    settings = {
-        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[dtype],
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-    }
-    try:
-        core = openvino.Core()
-        return core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
-    except RuntimeError as error:
-        raise ModelError(f"{path}: got '{str(error)[:300]}', expected a graph OpenVINO can compile.") from error
+    finally:
+        del sys.modules[telemetry]
+        if before is not None:
+            sys.modules[telemetry] = before
+    module: ModuleType = openvino
+    return module
 
 
-def infer(request: Any, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
-    """Run one batch; the outputs lie in the request's own memory."""
-    request.infer({"input_ids": input_ids, "explain_ids": explain_ids}, share_inputs=True)
-    return EngineOutput(*(request.get_tensor(name).data for name in EngineOutput._fields))
+class OpenVinoGraph:
+    """An ONNX file compiled for the CPU. For one call at a time."""
+
+    def __init__(self, path: Path, dtype: str, threads: int) -> None:
+        """Compile the file.
+
+        Args:
+            dtype: 'float32' or 'bfloat16', the precision it computes in; the file is float32 either way.
+        Raises: MissingExtraError without openvino; ModelError if the file cannot be compiled; OutOfMemory.
+        """
+        self._openvino = import_openvino()
+        self._path = path
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": PRECISION_HINTS[dtype],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+        }
+        self._core = self._openvino.Core()
+        self._model: Any = None
+        self._request: Any = self._compile()
+
+    def _compile(self) -> Any:
+        try:
+            if self._model is None:
+                self._model = self._core.read_model(self._path)
+            compiled = self._core.compile_model(self._model, "CPU", self._settings)
+            self._n_ranks = compiled.output("explained_ids").partial_shape[1].get_length()
+            self._n_classes = compiled.output("probs").partial_shape[1].get_length()
+            return compiled.create_infer_request()
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                got = f"no memory to compile it ('{str(error)[:100]}')"
+                raise OutOfMemory(f"{self._path}: got {got}, expected some. Free some.") from None
+            got = str(error)[:300]
+            raise ModelError(f"{self._path}: got '{got}', expected a graph OpenVINO can compile.") from error
+
+    def run(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
+        """Run one batch; arguments and results as of `Engine.infer`. Raises: OutOfMemory, RuntimeError."""
+        if self._request is None:
+            try:
+                self._request = self._compile()
+            except ModelError:  # it has been compiled before, so the file is not the reason
+                raise OutOfMemory(
+                    f"{self._path}: got no memory to compile it again, expected some. Free some, or give a smaller -b."
+                ) from None
+        rows, n_tokens = input_ids.shape
+        outputs: dict[str, Any] = {}
+        for name, shape in output_shapes(rows, n_tokens, self._n_ranks, self._n_classes).items():
+            outputs[name] = np.full(shape, _UNWRITTEN, np.int32 if name == "explained_ids" else np.float32)
+            self._request.set_tensor(name, self._openvino.Tensor(outputs[name], shared_memory=True))
+        try:
+            self._request.infer({"input_ids": input_ids, "explain_ids": explain_ids}, share_inputs=True)
+            if left := [name for name, values in outputs.items() if (values == _UNWRITTEN).any()]:
+                raise OutOfMemory(
+                    f"openvino: got no values of {', '.join(left)} for {rows} reads of {n_tokens} tokens, expected "
+                    "them all: it does so where memory is short. Free some, or give a smaller -b."
+                )
+        except BaseException:
+            self.drop()
+            raise
+        return EngineOutput(**outputs)
+
+    def drop(self) -> None:
+        """Give back the compiled graph; the next call compiles it anew."""
+        self._request = None
 
 
 class OpenVinoEngine(Engine):
@@ -52,7 +122,13 @@ class OpenVinoEngine(Engine):
     def __init__(self, bundle: Bundle, dtype: str, threads: int) -> None:
         super().__init__(bundle)
         self.dtype = dtype
-        self._request = open_request(bundle.proven("openvino", dtype), dtype, threads)
+        self._graph = OpenVinoGraph(bundle.proven("openvino", dtype), dtype, threads)
 
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
-        return infer(self._request, input_ids, explain_ids)
+        return self._graph.run(input_ids, explain_ids)
+
+    def _make_room(self) -> None:
+        self._graph.drop()
+
+    def _close(self) -> None:
+        self._graph.drop()

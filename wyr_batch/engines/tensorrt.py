@@ -131,7 +131,7 @@ class TensorRtEngine(Engine):
     def _make_room(self) -> None:
         self._slot.make_room()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Give back contexts and memory; the plan goes with its last engine."""
         self._contexts.clear()
         self._slot.close()

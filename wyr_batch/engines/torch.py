@@ -125,6 +125,6 @@ class TorchEngine(Engine):
         if self._on_gpu:
             self._torch.cuda.empty_cache()
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Give back buffers; the model goes with its last engine."""
         self._buffers.clear()
