@@ -152,6 +152,26 @@ def real_reads(data: Json) -> str:
     return f"{about}\n\n{table(head, lines)}{note}"
 
 
+def other_suites(data: Json) -> str:
+    outcomes = list(data["rows"][0]["outcomes"])
+    counts = [[row["suite"], row["format"], *row["outcomes"].values()] for row in data["rows"]]
+    counts.append(["all", "", *(sum(row["outcomes"][name] for row in data["rows"]) for name in outcomes)])
+    lines = [[f"{cell or ''}" for cell in row] for row in counts]
+    left, versions = data["left_out"], data["versions"]
+    about = (
+        f"FASTQ and FASTA against Biopython {versions['biopython']}, SAM, BAM and CRAM (without references) against "
+        f"pysam {versions['pysam']}: names and bases, every file of these formats in the packages. Left out: "
+        f"{left['copies']} copies, {left['too large']} above 50 MB. Packages: {', '.join(data['packages'].values())}."
+    )
+    verdicts = []
+    for row in data["files"]:
+        words = [row["first_difference"] or row["ours"], row["theirs"]]
+        cells = [f"`{text}`".replace("|", "\\|") for text in (row["file"], *words)]
+        verdicts.append([row["reason"], row["suite"], *cells])
+    listed = table(["why", "suite", "file", "wyr-batch", "the other"], verdicts)
+    return f"{about}\n\n{table(['suite', 'format', *outcomes], lines)}\n\nWhere the two disagree:\n\n{listed}"
+
+
 def full_size(data: Json) -> str:
     lines = []
     for name, rate in data["reads_per_s"].items():
@@ -256,6 +276,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Json], str]]] = {
     "full_size": ("The published size on a CPU", full_size),
     "cpu_ceiling": ("How fast a CPU could be", cpu_ceiling),
     "real_reads": ("Real reads", real_reads),
+    "other_suites": ("Other projects' test files", other_suites),
     "host": ("Host side alone", host),
     "stages": ("Stages of the host side", stages),
     "kill_and_resume": ("Killed twenty times", kills),

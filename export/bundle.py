@@ -11,18 +11,32 @@ that fails, and the failure is said.
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy.typing as npt
 
-from wyr_batch.bundle import PARITY_PASSED, SCHEMA_VERSION, Bundle, BundleFile, bundle_json, load_bundle, sha256_of
-from wyr_batch.errors import ModelError, OutputError
+from wyr_batch.bundle import (
+    PARITY_PASSED,
+    SCHEMA_VERSION,
+    Bundle,
+    BundleFile,
+    bundle_json,
+    load_bundle,
+    sha256_of,
+)
+from wyr_batch.errors import ModelError, OutputError, UsageError
+from wyr_batch.fields import Fields
+from wyr_batch.files import exists, reason_of, shown_path, write_whole
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum, save_explainer, save_explanandum
 from wyr_batch.models.fused import Fused
+from wyr_batch.options import check_numbers
+from wyr_batch.tokens import TOKEN_BP
 
 from .graph import graph_module
 from .onnx import onnx_from_torch
@@ -30,6 +44,7 @@ from .parity import ParityRecord
 from .proof import FILES, prove
 
 REFERENCE = "float32 torch from checkpoint/"
+MOST_THREADS = 4096
 
 
 def export_bundle(
@@ -63,11 +78,13 @@ def export_bundle(
             weights, so that exporting the bundle's own checkpoint gives the same file.
         compact: store weights of model.onnx that float16 holds exactly as float16; worth it with `half_checkpoint`.
         threads: for ONNX Runtime within an operation; None leaves the choice to it.
-        overwrite: replace an existing bundle; a directory that is none is never replaced.
+        overwrite: replace an existing bundle; a directory that is none, or holds files of others, is never replaced.
         progress: called with one line as each step starts.
-    Raises: OutputError if `output` exists; ModelError if a checkpoint is not right, if the two do not belong
-        together, or if the exported graph differs from torch.
+    Raises: UsageError for numbers or a name that no bundle has; OutputError if `output` exists; ModelError if a
+        checkpoint is not right, if the two do not belong together, or if the exported graph differs from torch.
     """
+    _check_description(name, window_bp, max_tokens)
+    check_numbers([("--threads", threads, 0, MOST_THREADS)])
     _refuse_existing(output, overwrite)
     progress("loading checkpoints")
     explanandum, ranks = load_explanandum(explanandum_dir)
@@ -78,9 +95,15 @@ def export_bundle(
             f"{explainer_dir}: got an Explainer of {explainer.config.num_classes} classes, expected the {n_classes} of "
             f"{explanandum_dir}. Name the two checkpoints that were trained together."
         )
+    if max_tokens > explanandum.config.max_position_embeddings:
+        raise UsageError(
+            f"--max-tokens: got {max_tokens}, expected at most {explanandum.config.max_position_embeddings}, the "
+            f"max_position_embeddings of {shown_path(explanandum_dir)}."
+        )
     training = {"explanandum": _provenance(explanandum_dir), "explainer": _provenance(explainer_dir)}
     # Beside the output, so that the rename stays within one file system.
-    partial = output.parent / f".{output.name}.{uuid.uuid4().hex[:8]}.partial"
+    target = Path(os.path.realpath(output))
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         partial.mkdir(parents=True)
         checkpoint = partial / "checkpoint"
@@ -104,7 +127,7 @@ def export_bundle(
             **{place: {name: record.to_json() for name, record in found.items()} for place, found in records.items()},
             "rows_per_s": speeds,
         }
-        (partial / "parity.json").write_text(json.dumps(parity, indent=2, allow_nan=False) + "\n")
+        write_whole(partial / "parity.json", json.dumps(parity, indent=2, allow_nan=False) + "\n")
         text = bundle_json(
             name=name,
             ranks=ranks,
@@ -116,10 +139,13 @@ def export_bundle(
             metrics=metrics or {},
             licence=licence,
         )
-        (partial / "bundle.json").write_text(text)
-        _move_into_place(partial, output)
+        write_whole(partial / "bundle.json", text)
+        _refuse_existing(output, overwrite)  # again: it was minutes ago
+        _move_into_place(partial, target)
     except OSError as error:
-        raise OutputError(f"{output}: got '{error}', expected to write a bundle there.") from None
+        raise OutputError(
+            f"{shown_path(output)}: got '{reason_of(error)}', expected to write a bundle there."
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return load_bundle(output)
@@ -153,21 +179,54 @@ def _keep_out_failures(
             raise ModelError(f"{output}: got no {dtype} that agrees with float32 torch, expected one. See above.")
 
 
+def _check_description(name: str, window_bp: int, max_tokens: int) -> None:
+    """Raise UsageError for a bundle that `run` could not use, or whose name is none."""
+    if not name.strip() or "/" in name or name in (".", "..") or not name.isprintable():
+        raise UsageError(f"--name: got {name!r}, expected a name of letters that can be printed, without a slash.")
+    check_numbers([("--max-tokens", max_tokens, 2, math.inf), ("--window", window_bp, TOKEN_BP, math.inf)])
+    n_tokens, most = window_bp // TOKEN_BP + 1, (max_tokens - 1) * TOKEN_BP
+    if n_tokens > max_tokens:
+        raise UsageError(
+            f"--window: got {window_bp} bp ({n_tokens} tokens, <cls> counted), expected {TOKEN_BP} to {most} bp, what "
+            f"--max-tokens {max_tokens} leaves room for. Change one of the two."
+        )
+
+
 def _refuse_existing(output: Path, overwrite: bool) -> None:
-    if not output.exists():
+    """Raise OutputError unless there is nothing, or a bundle to replace that holds nothing but its own files."""
+    shown = shown_path(output)
+    if not exists(output, OutputError):
         return
     if not overwrite:
-        raise OutputError(f"{output}: got an existing output, expected none. Use --overwrite, or another name.")
-    if not (output / "bundle.json").is_file():
-        raise OutputError(f"{output}: got something that is no bundle, expected a bundle to replace. Use another name.")
+        raise OutputError(f"{shown}: got an existing output, expected none. Use --overwrite, or another name.")
+    try:
+        foreign = _foreign_entry(load_bundle(output))
+    except (ModelError, OSError) as error:
+        raise OutputError(
+            f"{shown}: got something that is no bundle ({error}), expected a bundle to replace. Use another name."
+        ) from None
+    if foreign is not None:
+        raise OutputError(
+            f"{shown_path(foreign)}: got what bundle.json does not list, expected files of the bundle only, which "
+            "--overwrite deletes. Move it elsewhere, or use another name."
+        )
+
+
+def _foreign_entry(bundle: Bundle) -> Path | None:
+    """Return a file or folder in a bundle that its bundle.json does not list."""
+    own = {"bundle.json", "parity.json", *(entry.path for entry in bundle.files)}
+    own_folders = {str(parent) for path in own for parent in PurePosixPath(path).parents}
+    for path in sorted(bundle.folder.rglob("*")):
+        where = path.relative_to(bundle.folder).as_posix()
+        is_folder = path.is_dir() and not path.is_symlink()
+        if where not in (own_folders if is_folder else own):
+            return path
+    return None
 
 
 def _provenance(folder: Path) -> dict[str, Any]:
     path = folder / "wyr.json"
-    try:
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{path}: got {error}, expected a JSON object.") from None
+    return Fields.read(path, ModelError).content if exists(path, ModelError) else {}
 
 
 def _parity_message(path: Path, record: ParityRecord) -> str:
@@ -196,7 +255,7 @@ def _files(folder: Path, checkpoint_dtype: str) -> list[BundleFile]:
 
 
 def _move_into_place(partial: Path, output: Path) -> None:
-    """Give the finished directory its name; an old bundle goes only once the new one stands."""
+    """Give the finished directory its name, that of no link; an old bundle goes only once the new one stands."""
     if not output.exists():
         partial.rename(output)
         return

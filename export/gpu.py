@@ -16,7 +16,9 @@ from wyr_batch.engines import open_engine
 from wyr_batch.engines.cuda import Gpu, gpus_for
 from wyr_batch.engines.gpu import GPU_RUNTIMES, runtime_version, usable_runtimes
 from wyr_batch.engines.selfcheck import proven_rows_per_s
-from wyr_batch.errors import WyrError
+from wyr_batch.errors import ModelError, WyrError
+from wyr_batch.fields import Fields
+from wyr_batch.files import write_whole
 
 
 def check_tensorrt() -> Gpu:
@@ -57,7 +59,7 @@ def prove_on_gpu(
             assert speed is not None  # what open_engine has just proven
             speeds[f"{runtime} {dtype} on {gpu.name}"] = speed
     path = bundle.folder / "parity.json"
-    content = json.loads(path.read_text())
-    content["rows_per_s"] = {**content.get("rows_per_s", {}), **speeds}
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    content = Fields.read(path, ModelError)
+    rows_per_s = {**content.mapping("rows_per_s", {}), **speeds}
+    write_whole(path, json.dumps({**content.content, "rows_per_s": rows_per_s}, indent=2, allow_nan=False) + "\n")
     return speeds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,14 @@ from wyr_batch.train.evaluate import ROWS, EvaluationConfig, blank_divergence, e
 from wyr_batch.train.explained import explain
 from wyr_batch.train.faithfulness import SHARES, best_tokens, measures, permuted, probability_curves
 from wyr_batch.train.maskstats import MaskStatistics, gini, segment_lengths
+from wyr_batch.train.places import check_evaluation_folder
 from wyr_batch.train.prepare import Counts, SplitRule, prepare
 from wyr_batch.train.sources import Piece
 
 from wyr_batch.cli import main
+from wyr_batch.cli.evaluate import json_text
+from wyr_batch.errors import OutputError, UsageError
+from wyr_batch.outputs import Source
 
 
 def some_reads(n: int = 12) -> LabelledReads:
@@ -192,3 +197,40 @@ def test_command_writes_json_tables_and_figures(tmp_path: Path, capsys: pytest.C
     drawn = {path.name for path in (folder / "figures").iterdir()}
     for name in ("figure_5_read_1", "figure_6a_mask_histogram", "figure_6b_mask_by_position", "tradeoff"):
         assert {f"{name}.png", f"{name}.svg"} <= drawn
+    assert main([*words, "-o", str(folder), "--faithfulness-reads", "0", "--max-reads", "9", "-q"]) == 0
+    again = json.loads((folder / "evaluation.json").read_text())
+    assert (again["n_reads"], "faithfulness" in again) == (9, False), "its own files are replaced"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("evaluation.json", '{"loss": 1}', "evaluation.json, balanced_accuracy: got nothing, expected an object"),
+        ("evaluation.json", "precious", "evaluation.json: got"),
+        ("evaluation.md", "precious", "evaluation.md: got something that no evaluation made"),
+        ("figures/mine.png", "precious", "figures: got something that no evaluation made"),
+    ],
+)
+def test_evaluation_replaces_its_own_files_only(name: str, content: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(OutputError, match=words):
+        check_evaluation_folder(tmp_path, [])
+    assert path.read_text() == content
+    check_evaluation_folder(tmp_path / "new", [])
+
+
+def test_evaluation_writes_into_no_device_or_model(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "evaluation.md")
+    with pytest.raises(OutputError, match=r"evaluation\.md: got a pipe"):
+        check_evaluation_folder(tmp_path, [])
+    with pytest.raises(UsageError, match="got a path in --explainer"):
+        check_evaluation_folder(tmp_path / "explainer", [Source("--explainer", tmp_path)])
+
+
+def test_what_could_not_be_measured_is_null_in_json() -> None:
+    assert json.loads(json_text({"a": [float("nan"), 0.5], "b": {"c": float("inf")}}, 1)) == {
+        "a": [None, 0.5],
+        "b": {"c": None},
+    }

@@ -356,18 +356,56 @@ def test_existing_output_is_refused(bundle: Bundle, tmp_path: Path, monkeypatch:
     (tmp_path / "precious").mkdir()
     with pytest.raises(OutputError, match="got something that is no bundle"):
         export_bundle(*checkpoints, tmp_path / "precious", **SETTINGS, overwrite=True)
-    old = shutil.copytree(bundle.folder, tmp_path / "old")
-    (old / "stale").touch()
     monkeypatch.setattr(export_module, "onnx_from_torch", exporting(onnx.load(bundle.folder / "model.onnx")))
+    old = shutil.copytree(bundle.folder, tmp_path / "old")
+    (tmp_path / "link").symlink_to(old)
+    checkpoint = bundle.folder / "checkpoint"
     new = export_bundle(
-        bundle.folder / "checkpoint" / "explanandum",
-        bundle.folder / "checkpoint" / "explainer",
-        old,
+        checkpoint / "explanandum",
+        checkpoint / "explainer",
+        tmp_path / "link",
         **{**SETTINGS, "name": "new"},
         overwrite=True,
     )
-    assert (new.name, (old / "stale").exists()) == ("new", False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "old", "precious"]
+    assert (new.name, load_bundle(old).name) == ("new", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "link", "old", "precious"]
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", "checkpoint/explainer/notes.txt", "empty/", "link"])
+def test_overwrite_deletes_no_foreign_file(bundle: Bundle, tmp_path: Path, foreign: str) -> None:
+    old = shutil.copytree(bundle.folder, tmp_path / "old")
+    path = old / foreign
+    if foreign == "link":
+        path.symlink_to(bundle.folder)
+    elif foreign.endswith("/"):
+        path.mkdir()
+    else:
+        path.write_text("precious")
+    before = {found: found.is_dir() or found.read_bytes() for found in old.rglob("*")}
+    with pytest.raises(
+        OutputError, match=f"{foreign.rstrip('/')}: got what bundle.json does not list.* Move it elsewhere"
+    ):
+        export_bundle(*save_toy_checkpoints(tmp_path), old, **SETTINGS, overwrite=True)
+    assert {found: found.is_dir() or found.read_bytes() for found in old.rglob("*")} == before
+
+
+def test_files_that_appear_while_a_bundle_is_made_stay(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, write = shutil.copytree(bundle.folder, tmp_path / "old"), exporting(onnx.load(bundle.folder / "model.onnx"))
+
+    def write_and_note(module: Fused, path: Path, **options: Any) -> None:
+        write(module, path)
+        (old / "notes.txt").write_text("precious")
+
+    monkeypatch.setattr(export_module, "onnx_from_torch", write_and_note)
+    checkpoint = bundle.folder / "checkpoint"
+    with pytest.raises(OutputError, match=r"notes\.txt: got what"):
+        export_bundle(checkpoint / "explanandum", checkpoint / "explainer", old, **SETTINGS, overwrite=True)
+    assert (old / "notes.txt").read_text() == "precious"
+    assert load_bundle(old).verified("onnx", "float32")
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
 
 
 def exporting(model: onnx.ModelProto) -> Callable[..., None]:
@@ -449,7 +487,7 @@ def failed_record(folder: Path) -> None:
         (newer_version, "got schema_version 2, expected 1"),
         (lambda folder: (folder / "parity.json").unlink(), "got no passing record in parity.json"),
         (failed_record, "got no passing record in parity.json"),
-        (newer_labels, "while reading it, expected the fields of schema_version 1"),
+        (newer_labels, "bundle.json, ranks: got nothing, expected a list of objects"),
         (lambda folder: (folder / "bundle.json").unlink(), "got no bundle.json, expected a bundle directory"),
     ],
 )

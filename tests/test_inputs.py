@@ -20,14 +20,14 @@ from toy_engine import ToyEngine
 from wyr_batch import api
 from wyr_batch.cli import main
 from wyr_batch.config import RunConfig
-from wyr_batch.parts import parts_folder
+from wyr_batch.partsfolder import parts_folder
 
 
 @pytest.fixture
 def toy_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ToyEngine()
     monkeypatch.setattr(api, "load_bundle", lambda folder: engine.bundle)
-    monkeypatch.setattr(api, "open_engines", lambda *_: [engine])
+    monkeypatch.setattr(api, "open_engines", lambda *_: [ToyEngine()])
 
 
 def bases_of(n: int, seed: int = 1) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wyr_batch.train.markers import prepare_markers
 from wyr_batch.train.prepare import SplitRule, stratified_splits
 
 from wyr_batch.cli import main
+from wyr_batch.errors import InputError
 
 # taxid: parent, rank, name. The tree of 2025: domains, and an acellular root above the viruses.
 NODES = {
@@ -126,6 +129,68 @@ def test_table_of_labels_with_its_own_splits(suffix: str, tmp_path: Path, capsys
     assert counts["dropped"] == {"no kind": 1}
     assert written["split"].to_pylist() == ["train", "test"]
     assert written["kind"].to_pylist() == ["a", "b"]
+
+
+def test_csv_is_text_and_what_is_no_sequence_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ("sequence,kind", "ACGT,007", " AC GT ,7", ",7", "AC7T,7", "ÀCGT,7", "ACGT,NA", "NNN-*.acgt,7")
+    source = tmp_path / "reads.csv"
+    source.write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode())
+    counts, table = prepared([source, "--ranks", "kind"], tmp_path, capsys)
+    assert counts["dropped"] == {"characters of no sequence": 2, "no bases": 1, "no kind": 1}
+    assert table["kind"].to_pylist() == ["007", "7", "7"]
+    assert table["sequence"].to_pylist() == ["ACGT", "ACGT", "NNN-*.acgt"]
+    rows = pa.table({"sequence": ["ACGT", None], "kind": [7, 8], "header": ["r1", None]})
+    pq.write_table(rows, tmp_path / "reads.parquet")
+    counts, table = prepared([tmp_path / "reads.parquet", "--ranks", "kind"], tmp_path, capsys)
+    assert counts["dropped"] == {"no bases": 1}
+    assert table["kind"].to_pylist() == ["7"]
+
+
+def test_only_a_training_parquet_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output = tmp_path / "reads.csv", tmp_path / "out.parquet"
+    source.write_text("sequence,kind\nACGT,a\n")
+    for name in ("out.parquet.unsplit", "out.parquet.partial"):
+        (tmp_path / name).write_text("precious")
+    (tmp_path / "link").symlink_to(output)
+    words = ["train", "prepare", str(source), "--ranks", "kind", "-o"]
+    assert main([*words, str(output)]) == 0
+    source.write_text("sequence,kind\nACGT,b\n")
+    assert main([*words, str(tmp_path / "link")]) == 0
+    assert (pq.read_table(output)["kind"].to_pylist(), (tmp_path / "link").is_symlink()) == (["b"], True)
+    pq.write_table(pq.read_table(output).replace_schema_metadata({}), output)
+    before = output.read_bytes()
+    assert main([*words, str(output)]) == 1
+    assert "out.parquet: got a file that train prepare did not write" in capsys.readouterr().err
+    assert output.read_bytes() == before
+    (tmp_path / "bad.csv").write_text("sequence,kind\nACGT\n")
+    assert main(["train", "prepare", str(tmp_path / "bad.csv"), "--ranks", "kind", "-o", str(tmp_path / "x")]) == 1
+    left = ["bad.csv", "link", "out.parquet", "out.parquet.partial", "out.parquet.unsplit", "reads.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    for name in ("out.parquet.unsplit", "out.parquet.partial"):
+        assert (tmp_path / name).read_text() == "precious"
+
+
+def test_fetched_markers_replace_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools, folder = tmp_path / "tools", tmp_path / "out"
+    tools.mkdir()
+    folder.mkdir()
+    (folder / "markers.fasta").write_text("precious")
+    commands = {
+        "apt-get": "touch metaphlan2.deb",
+        "dpkg-deb": 'd=$3/var/lib/metaphlan2-data; mkdir -p "$d"; printf ">NC_1.1:1-4\\nACGT\\n" > "$d/markers.fasta"',
+    }
+    for name, command in commands.items():
+        (tools / name).write_text(f"#!/bin/sh\n{command}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    counts = prepare_markers(None, folder / "markers.parquet", lambda accession: ("Bacteria", "P", "G"))
+    assert counts.kept == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["markers.fasta", "markers.parquet"]
+    assert (folder / "markers.fasta").read_text() == "precious"
+    (tools / "dpkg-deb").write_text("#!/bin/sh\necho no space >&2\nexit 2\n")
+    with pytest.raises(InputError, match="got 'no space' from dpkg-deb -x"):
+        prepare_markers(None, folder / "markers.parquet", lambda accession: None)
+    assert len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.parametrize("taxdump", ["directory"], indirect=True)

@@ -32,7 +32,8 @@ from wyr_batch.config import RunConfig
 from wyr_batch.counts import Counts
 from wyr_batch.errors import EngineError, InputError, ModelError, OutputError, UsageError
 from wyr_batch.manifest import MANIFEST_NAME, ReadsDigest
-from wyr_batch.parts import Parts, footer_of, parts_folder
+from wyr_batch.parts import Parts
+from wyr_batch.partsfolder import footer_of, parts_folder
 from wyr_batch.reads import ReadChunk, open_reads
 
 # Ray Data warns of settings of its own whenever it copies them.

@@ -26,7 +26,8 @@ from wyr_batch import api
 from wyr_batch.cli import main
 from wyr_batch.config import RunConfig
 from wyr_batch.errors import InputError, OutputError, UsageError
-from wyr_batch.parts import Parts, parts_folder
+from wyr_batch.parts import Parts
+from wyr_batch.partsfolder import parts_folder
 
 RUN = [sys.executable, "-c", "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))", "run"]
 
@@ -203,7 +204,12 @@ def test_the_only_part_becomes_the_output_even_if_killed_before(toy: None, tmp_p
 def test_an_unfinished_run_of_two_at_once_is_refused(toy: None, tmp_path: Path) -> None:
     config, _ = stopped_run(tmp_path)
     schema = pa.schema([("x", pa.int8())])
-    first = Parts(config.output, schema, {"inputs": [], "options": {}, "footer": {}}, overwrite=True)
+    first = Parts(
+        config.output,
+        schema,
+        {"version": "", "bundle_sha256": "", "inputs": [], "options": {}, "footer": {}},
+        overwrite=True,
+    )
     with pytest.raises(OutputError, match="still writing"):
         api.run(RunConfig(config.inputs, config.output, resume=True))
     first.abandon()

@@ -6,6 +6,7 @@ have seen. All reads of a batch are cut to one random length: hardly any padding
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +21,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wyr_batch.errors import InputError
-from wyr_batch.ranks import Rank
+from wyr_batch.errors import InputError, UsageError
+from wyr_batch.files import kind_of, look_at, shown_path
+from wyr_batch.ranks import Rank, check_rank_names
 from wyr_batch.tokens import CLS_ID, PAD_ID, TOKEN_BP, tokenise
 
+from .prepare import FIXED_COLUMNS, SPLITS, rank_names
+
 NULL = -1
+_EXPECTED, _ADVICE = "expected a training Parquet", "Make one with: wyr-batch train prepare"
 _COMPLEMENT = np.arange(256, dtype=np.uint8)
 for _a, _b in ("AT", "TA", "CG", "GC", "RY", "YR", "KM", "MK", "BV", "VB", "DH", "HD"):
     _COMPLEMENT[[ord(_a), ord(_a.lower())]] = ord(_b)
@@ -66,46 +71,80 @@ class LabelledReads:
         return LabelledReads(np.concatenate(pieces), offsets, self.labels[rows], self.in_frame[rows], headers)
 
 
-def choose_ranks(table: pa.Table, names: Sequence[str], min_sequences: int) -> list[Rank]:
+def choose_ranks(
+    table: pa.Table, names: Sequence[str], min_sequences: int, source: str | Path = "training Parquet"
+) -> list[Rank]:
     """Return the ranks whose classes have enough sequences outside the test part, labels sorted.
 
     The finest rank decides; a coarser rank keeps the classes that its members or sequences without a finer
     label need.
+
+    Args:
+        source: names the table in messages.
+    Raises: UsageError if no class is left; InputError if a rank has no column, or no class.
     """
     table = table.filter(pc.not_equal(table["split"].cast(pa.string()), "test"))
-    columns = [table[name].cast(pa.string()).to_pylist() for name in names]
-    counts = Counter(columns[-1])
-    kept = {label for label, n in counts.items() if label is not None and n >= min_sequences}
+    columns = [_labels(table, name, source).to_pylist() for name in names]
+    counts = Counter(label for label in columns[-1] if label is not None)
+    kept = {label for label, n in counts.items() if n >= min_sequences}
+    if not kept:
+        most = max(counts.values(), default=0)
+        raise UsageError(
+            f"--min-sequences: got {min_sequences}, expected at most {most}, what the largest {names[-1]} of "
+            f"{shown_path(source)} has outside the test part."
+        )
     rows = [i for i, label in enumerate(columns[-1]) if label is None or label in kept]
-    return [
+    ranks = [
         Rank(name, tuple(sorted({column[i] for i in rows} - {None})))
         for name, column in zip(names, columns, strict=True)
     ]
+    for rank in ranks:
+        if not rank.labels:
+            raise InputError(f"{shown_path(source)}, column {rank.name!r}: got no label, expected some.")
+    return ranks
+
+
+def _labels(table: pa.Table, name: str, source: str | Path) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise InputError(
+            f"{shown_path(source)}: got the ranks {', '.join(rank_names(table))}, expected {name!r} too, a rank of the "
+            "classifier. Name the table that it was trained on, or prepare one with its ranks."
+        )
+    return table[name].cast(pa.string())
 
 
 def load_reads(
-    table: pa.Table, ranks: Sequence[Rank], split: str, null_share: float = 1.0, headers: bool = False
+    table: pa.Table,
+    ranks: Sequence[Rank],
+    split: str,
+    null_share: float = 1.0,
+    headers: bool = False,
+    source: str | Path = "training Parquet",
 ) -> LabelledReads:
     """Return the sequences of one split whose finest label is one of the classes, or null.
 
     Args:
-        table: columns header, sequence, split and one per rank (see `markers.SCHEMA`).
+        table: columns header, sequence, split and one per rank (see `prepare.schema_of`).
         null_share: share of the sequences without a finest label to keep, the same ones every time.
+        source: names the table in messages.
+    Raises: InputError if a rank has no column, or no sequence is left.
     """
     table = table.filter(pc.equal(table["split"].cast(pa.string()), split))
     labels = np.empty((len(table), len(ranks)), np.int64)
     for r, rank in enumerate(ranks):
         classes = {label: i for i, label in enumerate(rank.labels)}
         labels[:, r] = [
-            NULL if label is None else classes.get(label, -2)
-            for label in table[rank.name].cast(pa.string()).to_pylist()
+            NULL if label is None else classes.get(label, -2) for label in _labels(table, rank.name, source).to_pylist()
         ]
-    keep = (labels != -2).all(axis=1)
+    keep = (labels != -2).all(axis=1) & (labels != NULL).any(axis=1)
     is_null = labels[:, -1] == NULL
     keep &= ~is_null | (np.random.default_rng(0).random(len(table)) < null_share)
     rows = np.flatnonzero(keep)
     if not len(rows):
-        raise InputError(f"split {split!r}: got no sequence of the chosen classes, expected at least one.")
+        raise InputError(
+            f"{shown_path(source)}, split {split!r}: got no sequence of the chosen classes among {len(table)}, "
+            "expected at least one. Prepare more sequences, or another share for this part."
+        )
     sequences = table["sequence"].take(pa.array(rows)).combine_chunks()
     if isinstance(sequences, pa.ChunkedArray):
         sequences = sequences.chunk(0)
@@ -118,13 +157,58 @@ def load_reads(
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a Parquet file that `train prepare` wrote. Raises: InputError."""
+    """Read a Parquet file that `train prepare` wrote. Raises: InputError naming what it is not."""
+    status = look_at(path)
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{shown_path(path)}: got {kind_of(status)}, {_EXPECTED}. {_ADVICE}")
     try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            f"{path}: got '{str(error)[:100]}', expected a training Parquet. Make one with: wyr-batch train prepare"
-        ) from None
+        with pq.ParquetFile(path) as file:
+            _check_columns(file.schema_arrow, path)
+            table = file.read()
+    except (OSError, pa.ArrowException) as error:
+        got = " ".join(str(error).split())[:100] if status else "no such file"
+        raise InputError(f"{shown_path(path)}: got '{got}', {_EXPECTED}. {_ADVICE}") from None
+    _check_values(table, path)
+    return table
+
+
+def _check_columns(schema: pa.Schema, path: Path) -> None:
+    """Raise InputError unless the columns are those of `prepare.schema_of`, whatever the ranks."""
+    shown = shown_path(path)
+    for name in FIXED_COLUMNS:
+        if name not in schema.names:
+            raise InputError(f"{shown}: got no column {name!r}, {_EXPECTED}. {_ADVICE}")
+    if set(schema.names) == set(FIXED_COLUMNS):
+        raise InputError(f"{shown}: got no column of labels, expected one for each rank. {_ADVICE}")
+    for field in schema:
+        kind = field.type
+        if pa.types.is_dictionary(kind) and field.name not in ("header", "sequence"):
+            kind = kind.value_type
+        if schema.names.count(field.name) > 1:
+            raise InputError(f"{shown}, column {field.name!r}: got it more than once, expected it once. {_ADVICE}")
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise InputError(f"{shown}, column {field.name!r}: got {field.type}, expected text. {_ADVICE}")
+    ranks = [name for name in schema.names if name not in FIXED_COLUMNS]
+    check_rank_names(ranks, shown, InputError)
+
+
+def _check_values(table: pa.Table, path: Path) -> None:
+    """Raise InputError naming the first row without a name, with an unknown split, or with no ASCII sequence."""
+    if not len(table):
+        raise InputError(f"{shown_path(path)}: got no row, expected labelled sequences. {_ADVICE}")
+    sequence = table["sequence"]
+    is_bases = pc.and_(pc.string_is_ascii(sequence), pc.greater(pc.binary_length(sequence), 0))
+    for name, is_right, expected in (
+        ("header", pc.is_valid(table["header"]), "a name"),
+        ("split", pc.is_in(table["split"].cast(pa.string()), pa.array(SPLITS)), f"one of {', '.join(SPLITS)}"),
+        ("sequence", pc.fill_null(is_bases, False), "letters"),
+    ):
+        row = pc.index(is_right, False).as_py()
+        if row >= 0:
+            got = repr(table[name][row].as_py())[:60]
+            raise InputError(
+                f"{shown_path(path)}, column {name!r}, row {row + 1}: got {got}, expected {expected}. {_ADVICE}"
+            )
 
 
 def sampling_weights(labels: Int64s, null_leaf_weight: float) -> npt.NDArray[np.float64]:
@@ -214,10 +298,10 @@ class StepBatches(Dataset[LabelledBatch]):
             batch_reads: rows a batch.
             window_bp: longest piece of a read, bases.
             full_share: share of the reads cut at window_bp; the rest at a length drawn log-uniformly from short_bp
-                to window_bp.
+                (at most window_bp) to window_bp.
         """
         self.reads, self.n_steps, self.seed, self.batch_reads = reads, n_steps, seed, batch_reads
-        self.window_bp, self.short_bp, self.full_share = window_bp, short_bp, full_share
+        self.window_bp, self.short_bp, self.full_share = window_bp, min(short_bp, window_bp), full_share
         self.weights = sampling_weights(reads.labels, null_leaf_weight)
         if not balanced:
             self.weights = np.full(len(reads), 1 / len(reads))

@@ -13,7 +13,6 @@ Each read is its first window. The result is a dict of plain numbers; `tables` a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from wyr_batch.ranks import Rank
 from wyr_batch.tokens import vocabulary
 
 from .chunks import classify_chunks
+from .config import EvaluationConfig
 from .data import LabelledReads, evaluation_batch, evaluation_batches
 from .explained import Explained, check_pair, explain
 from .faithfulness import Faithfulness, class_probabilities, permuted, probability_curves
@@ -44,24 +44,6 @@ CHUNKS = ("average_not_relevant_chunk", "average_relevant_chunk")
 ROWS = (*MASKINGS, *reversed(CHUNKS))
 SHIFTS = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 BLANK_LIMIT = 0.1
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """What to measure on.
-
-    Attributes:
-        explained: 'predicted' or 'labels', the classes that are explained.
-        window_bp: each read's first so many bases.
-        faithfulness_reads: how many reads, drawn at random, for the measures that hide tokens step by step. 0: none.
-        examples: reads to keep with their masks, for figure 5.
-    """
-
-    explained: str = "predicted"
-    window_bp: int = 1500
-    faithfulness_reads: int = 500
-    examples: int = 4
-    seed: int = 0
 
 
 def maskings(mask: Tensor, valid: Tensor) -> dict[str, Tensor]:
@@ -120,6 +102,8 @@ def evaluate(
         `sanity`, and `figure_data`.
     """
     check_pair(explanandum, explainer)
+    if randomised is not None:
+        check_pair(explanandum, randomised, "randomised explainer")
     names = [rank.name for rank in ranks]
     calls = {row: np.full((len(reads), len(ranks)), -1, np.int64) for row in ROWS}
     n_chunks = np.zeros((len(reads), 2), np.int64)

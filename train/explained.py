@@ -46,11 +46,11 @@ def first_classes(explanandum: Explanandum) -> Tensor:
     return torch.tensor([s.start for s in explanandum.slices])
 
 
-def check_pair(explanandum: Explanandum, explainer: Explainer) -> None:
-    """Raise ModelError unless the two have the same classes."""
+def check_pair(explanandum: Explanandum, explainer: Explainer, name: str = "explainer") -> None:
+    """Raise ModelError, calling the explainer by `name`, unless the two have the same classes."""
     if explainer.config.num_classes != sum(explanandum.n_classes):
         raise ModelError(
-            f"explainer: got num_classes {explainer.config.num_classes}, expected {sum(explanandum.n_classes)}, "
+            f"{name}: got num_classes {explainer.config.num_classes}, expected {sum(explanandum.n_classes)}, "
             "the classes of the explanandum. Name the two that were trained together."
         )
 

@@ -16,7 +16,7 @@ The defaults are the paper's. What goes beyond it, each off by default:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,39 +29,12 @@ from wyr_batch.models.explainer import Explainer, ExplainerConfig
 from wyr_batch.models.explanandum import Explanandum
 
 from . import losses as terms
+from .config import ExplainerTraining, LoopConfig
 from .data import LabelledReads, StepBatches, evaluation_batch, evaluation_batches
 from .explained import check_pair, explain, first_classes
-from .loop import LoopConfig, is_first_process, train
+from .loop import is_first_process, train
+from .places import begin
 from .warmstart import WarmStartLoss
-
-
-@dataclass(frozen=True)
-class ExplainerTraining:
-    """What to train for; the paper's batch of 48 and lambdas of 1.
-
-    a and b bound the share of a read that one class's mask may open without a penalty. The paper does not give its
-    values; 0.05 and 0.3 are those of Stalder et al. for images.
-    """
-
-    lambda_entropy: float = 1.0
-    lambda_area: float = 1.0
-    lambda_variation: float = 1.0
-    lambda_other: float = 1.0
-    area_least: float = 0.05
-    area_most: float = 0.3
-    complement: str = "entropy"
-    entropy_scale: str = "classes"
-    sharpness: float = 1.0
-    complement_sharpness: float = 1.0
-    rank_weights: tuple[float, ...] = ()
-    targets: str = "predicted"
-    warm_start_steps: int = 0
-    warm_start_share: float = 0.45
-    batch_reads: int = 48
-    window_bp: int = 1500
-    full_share: float = 0.5
-    null_leaf_weight: float = 8.0
-    compile: bool = False
 
 
 class TrainedExplainer(nn.Module):
@@ -205,16 +178,14 @@ def train_explainer(
         start_from: an Explainer of the same classes whose weights to begin with.
     Returns: the one with the lowest validation loss.
     """
-    if config.rank_weights and len(config.rank_weights) != len(explanandum.n_classes):
-        got = f"{len(config.rank_weights)} weights, expected {len(explanandum.n_classes)}"
-        raise UsageError(f"--rank-weights: got {got}. Give one for each rank, coarsest first.")
+    config.check_ranks(len(explanandum.n_classes))
     if start_from and config.warm_start_steps:
         raise UsageError("--start-from: got --warm-start-steps as well, expected one of the two.")
     torch.manual_seed(loop.seed)
     explainer = Explainer(ExplainerConfig(num_classes=sum(explanandum.n_classes)))
     if start_from:
         explainer = load_explainer(start_from)
-        check_pair(explanandum, explainer)
+        check_pair(explanandum, explainer, str(start_from))
     trained = TrainedExplainer(explainer)
     loss = ExplainerLoss(explanandum, config, loop.bf16)
 
@@ -232,9 +203,11 @@ def train_explainer(
     def evaluate(model: nn.Module) -> dict[str, float]:
         return evaluate_explainer(loss, model, validation)
 
+    if is_first_process():
+        begin(folder, "explainer")
     record: dict[str, Any] = {}
-    if config.warm_start_steps:
-        first = replace(loop, steps=config.warm_start_steps, patience=config.warm_start_steps)
+    if steps := config.warm_start_steps:
+        first = replace(loop, steps=steps, patience=steps, warmup_steps=min(loop.warmup_steps, steps))
         warm = WarmStartLoss(loss.explanandum, config.warm_start_share, loop.bf16)
         record["warm_start"] = train(
             trained,

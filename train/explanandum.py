@@ -12,7 +12,7 @@ are coding strands): knowing the frame makes codon usage visible.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +21,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wyr_batch.errors import InputError, ModelError
+from wyr_batch.files import exists
 from wyr_batch.models.checkpoints import load_encoder, load_explanandum, read_ranks, save_explanandum
-from wyr_batch.models.encoder import EncoderConfig
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.ranks import Rank
 
+from .config import ExplanandumConfig, LoopConfig
 from .data import LabelledReads, StepBatches, class_priors, evaluation_batch, evaluation_batches
-from .loop import LoopConfig, is_first_process, train
+from .loop import is_first_process, train
 from .metrics import balanced_accuracy
+from .places import begin
 
 N_FRAMES = 6
-
-
-@dataclass(frozen=True)
-class ExplanandumConfig:
-    """What to train; sizes default to the built-in starter's."""
-
-    hidden_size: int = 128
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 4
-    intermediate_size: int = 256
-    pooling: str = "mean"
-    balance: str = "sampling"
-    window_bp: int = 1500
-    batch_reads: int = 128
-    full_share: float = 0.5
-    null_leaf_weight: float = 8.0
-    frame_loss: float = 0.5
-    dropout: float = 0.1
-    hide_share: float = 0.0
-    compile: bool = False
-
-    def encoder(self) -> EncoderConfig:
-        return EncoderConfig(
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.num_hidden_layers,
-            num_attention_heads=self.num_attention_heads,
-            intermediate_size=self.intermediate_size,
-        )
 
 
 class TrainedExplanandum(nn.Module):
@@ -160,7 +135,12 @@ def train_explanandum(
         start_from: an NT v2 encoder to fine-tune, see `load_encoder`; None starts from random weights. A classifier
             checkpoint of the same ranks and classes goes on with its heads.
     Returns: the model with the best validation loss, in evaluation mode.
+    Raises: InputError if a rank has no label in the training part; see `loop.train`.
     """
+    for part, reads, advice in (("training", training, ""), ("validation", validation, " Raise --validation-reads.")):
+        for rank, labels in zip(ranks, reads.labels.T, strict=True):
+            if not (labels >= 0).any():
+                raise InputError(f"{part} part: got no sequence with a {rank.name}, expected at least one.{advice}")
     torch.manual_seed(loop.seed)
     encoder = load_encoder(start_from) if start_from else None
     sizes = encoder.config if encoder else config.encoder()
@@ -207,6 +187,8 @@ def train_explanandum(
         # The mean over ranks is what is asked for; the cross-entropy of an adjusted model is not comparable.
         return {"loss": 1 - float(np.mean(list(scores.values()))), "cross_entropy": loss, **scores}
 
+    if is_first_process():
+        begin(folder, "explanandum")
     trained = TrainedExplanandum(explanandum, config)
     done = train(trained, batches, losses, evaluate, folder, loop, resume)
     record = {"training": {**(provenance or {}), "start_from": start_from, **asdict(config), **done}}
@@ -217,4 +199,4 @@ def train_explanandum(
 
 def _same_ranks(start_from: str | None, ranks: Sequence[Rank]) -> bool:
     folder = Path(start_from or "")
-    return (folder / "model" / "model.safetensors").exists() and list(read_ranks(folder)) == list(ranks)
+    return exists(folder / "model" / "model.safetensors", ModelError) and list(read_ranks(folder)) == list(ranks)

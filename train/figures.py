@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,23 @@ from typing import Any
 import numpy as np
 
 from wyr_batch.errors import MissingExtraError
+from wyr_batch.files import write_whole
+
+from .places import writing
 
 GREEN, ORANGE, GREY = "#1a7f4b", "#e69f00", "#9aa0a6"
 TOKENS_PER_LINE = 25
 MAX_POSITIONS_SHARE = 0.02
+
+
+def check_matplotlib() -> None:
+    """Set matplotlib up to draw into files. Raises: MissingExtraError without it."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise MissingExtraError("evaluate --output", "matplotlib", "report") from None
+    matplotlib.use("agg")
+    matplotlib.rcParams["svg.hashsalt"] = "wyr"
 
 
 def draw(evaluation: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -22,15 +36,11 @@ def draw(evaluation: Mapping[str, Any], folder: Path) -> list[Path]:
         evaluation: what `evaluate` returned, with `figure_data`.
         folder: made if missing.
     Returns: the files written.
-    Raises: MissingExtraError without matplotlib.
+    Raises: MissingExtraError without matplotlib; OutputError.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise MissingExtraError("evaluate --output", "matplotlib", "report") from None
-    matplotlib.use("agg")
-    matplotlib.rcParams["svg.hashsalt"] = "wyr"
-    folder.mkdir(parents=True, exist_ok=True)
+    check_matplotlib()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     data = evaluation["figure_data"]
     figures = {
         "figure_6a_mask_histogram": _histogram(data["mask_histogram"]),
@@ -46,8 +56,9 @@ def draw(evaluation: Mapping[str, Any], folder: Path) -> list[Path]:
     written = []
     for name, figure in figures.items():
         for kind in ("png", "svg"):
-            path = folder / f"{name}.{kind}"
-            figure.savefig(path, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+            path, drawn = folder / f"{name}.{kind}", io.BytesIO()
+            figure.savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+            write_whole(path, drawn.getvalue())
             written.append(path)
     return written
 

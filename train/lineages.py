@@ -11,12 +11,14 @@ from __future__ import annotations
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from wyr_batch.errors import InputError, MissingExtraError
+from wyr_batch.files import is_file, is_folder, reason_of, shown_path
 
 Labels = tuple[str | None, ...]
 
@@ -56,17 +58,19 @@ class Taxonomy:
         self._taxon, self._unknown = taxopy.Taxon, taxopy.exceptions.TaxidError
         self._known: dict[int, Lineage] = {}
         with tempfile.TemporaryDirectory() as tmp:
-            folder, self.date = (path, _file_date(path)) if path.is_dir() else _unpack(path, Path(tmp))
-            missing = [name for name in _FILES if not (folder / name).is_file()]
+            folder, self.date = (path, _file_date(path)) if is_folder(path) else _unpack(path, Path(tmp))
+            missing = [name for name in _FILES if not is_file(folder / name)]
             if missing:
                 raise InputError(
-                    f"{path}: got no {missing[0]}, expected {', '.join(_FILES)}. Get NCBI's taxdump.tar.gz."
+                    f"{shown_path(path)}: got no {missing[0]}, expected {', '.join(_FILES)}. Get NCBI's taxdump.tar.gz."
                 )
             nodes, names, merged = (str(folder / name) for name in _FILES)
             try:
                 self._tree = taxopy.TaxDb(nodes_dmp=nodes, names_dmp=names, merged_dmp=merged)
-            except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-                raise InputError(f"{path}: got '{error}', expected an NCBI taxonomy dump. Get it again.") from None
+            except (ValueError, IndexError, KeyError, OSError) as error:
+                raise InputError(
+                    f"{shown_path(path)}: got '{reason_of(error)}', expected an NCBI taxonomy dump. Get it again."
+                ) from None
 
     def lineage(self, taxid: int) -> Lineage:
         """Return the lineage of a taxid, current or merged."""
@@ -87,7 +91,7 @@ class Taxonomy:
 
 def _file_date(folder: Path) -> str:
     nodes = folder / "nodes.dmp"
-    return datetime.fromtimestamp(nodes.stat().st_mtime, UTC).date().isoformat() if nodes.is_file() else ""
+    return datetime.fromtimestamp(nodes.stat().st_mtime, UTC).date().isoformat() if is_file(nodes) else ""
 
 
 def _unpack(archive: Path, folder: Path) -> tuple[Path, str]:
@@ -107,8 +111,9 @@ def _unpack(archive: Path, folder: Path) -> tuple[Path, str]:
                     if content is not None:
                         (folder / Path(member.name).name).write_bytes(content.read())
                         date = datetime.fromtimestamp(member.mtime, UTC).date().isoformat()
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
-            f"{archive}: got '{error}', expected a directory, .tar.gz or .zip of an NCBI taxonomy dump."
+            f"{shown_path(archive)}: got '{reason_of(error)}', expected a directory, .tar.gz or .zip of an NCBI "
+            "taxonomy dump."
         ) from None
     return folder, date

@@ -9,47 +9,40 @@ several GPUs); this module only says what a batch, a loss and an evaluation are.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from wyr_batch.errors import ModelError
+from wyr_batch.errors import ModelError, OutOfMemory
+from wyr_batch.files import exists, shown_path, write_error
+from wyr_batch.models.tensorfile import read_tensors
+from wyr_batch.threads import available_cpus
 
+from .config import LoopConfig
 from .data import LabelledBatch, StepBatches
+from .places import writing
 
 Losses = Callable[[nn.Module, Mapping[str, Tensor]], dict[str, Tensor]]
 Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
-@dataclass(frozen=True)
-class LoopConfig:
-    """How to optimise. Defaults are the paper's: learning rate 2e-4, cosine, no warm-up, no weight decay."""
-
-    steps: int
-    evaluate_every: int
-    learning_rate: float = 2e-4
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    patience: int = 5
-    log_every: int = 50
-    bf16: bool = False
-    seed: int = 0
-    gradient_accumulation: int = 1
-
-    @property
-    def n_batches(self) -> int:
-        """Batches that all processes need together."""
-        return self.steps * self.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+def set_threads(n_threads: int) -> None:
+    """Give torch so many threads; 0: all that this process may use."""
+    torch.set_num_threads(n_threads or available_cpus())
 
 
 def is_first_process() -> bool:
@@ -71,7 +64,7 @@ class _Progress(TrainerCallback):
         if not state.is_world_process_zero:
             return
         entry = {"step": state.global_step, **(logs or {})}
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items())
         print("  ".join(shown), file=sys.stderr, flush=True)
@@ -130,14 +123,59 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     A training killed while it saves leaves a directory without trainer_state.json, the file that Trainer writes last,
     or with a piece of it. Such a one is passed over, and said on stderr; Trainer writes it again.
     """
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+    steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("checkpoint-*")}
+    numbered = {path: int(match[1]) for path, match in steps.items() if match}
+    for checkpoint in sorted(numbered, key=numbered.__getitem__, reverse=True):
         try:
-            json.loads((checkpoint / "trainer_state.json").read_text())
+            json.loads((checkpoint / "trainer_state.json").read_bytes())
         except (OSError, ValueError):
             print(f"{checkpoint}: not whole, passed over", file=sys.stderr, flush=True)
         else:
             return checkpoint
     return None
+
+
+def _check_resumable(checkpoint: Path, model: nn.Module, steps: int) -> None:
+    """Raise ModelError unless a checkpoint is of this model, and of a training that has steps left."""
+    path = checkpoint / "model.safetensors"
+    saved = {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    name = next((name for name in sorted(saved | wanted) if saved.get(name) != wanted.get(name)), None)
+    if name is not None:
+        raise ModelError(
+            f"{shown_path(path)}, tensor {name}: got shape {saved.get(name)}, expected {wanted.get(name)}. Resume with "
+            "the data and the sizes that the training began with, or begin another in another folder."
+        )
+    done = int(checkpoint.name.split("-")[1])
+    if done > steps:
+        raise ModelError(
+            f"{shown_path(checkpoint)}: got {done} steps done, expected at most {steps}, the --steps. Ask for more."
+        )
+
+
+def _set_aside(path: Path) -> None:
+    """Give what an earlier training left another name: mixed with this one's, --resume would go on from either."""
+    if exists(path):
+        other = next(o for n in itertools.count(1) if not exists(o := path.with_name(f"{path.name}.{n}")))
+        path.rename(other)
+        print(f"{path}: of an earlier training, now {other.name}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def said_clearly(folder: Path) -> Iterator[None]:
+    """Turn what a full disk or too little memory raises in a training into an error that says so."""
+    try:
+        with writing(folder):
+            yield
+    except SafetensorError as problem:
+        raise write_error(folder, problem) from None
+    except (MemoryError, RuntimeError) as problem:
+        if isinstance(problem, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(problem):
+            got = str(problem).strip().splitlines()[0] if str(problem).strip() else "no memory"
+            raise OutOfMemory(
+                f"training: got '{got[:200]}', expected enough memory. Lower --batch-reads, --window or the sizes."
+            ) from None
+        raise
 
 
 def train(
@@ -156,11 +194,13 @@ def train(
     Args:
         losses: (model, batch) -> named terms whose sum is minimised.
         evaluate: model -> metrics, `loss` among them.
-        folder: for checkpoints and log.jsonl.
+        folder: for checkpoints and log.jsonl; those of an earlier training get another name.
         resume: go on from the newest checkpoint in `folder`, if there is one.
         autocast: with config.bf16, run all of `losses` in mixed precision; False leaves that to `losses`.
     Returns: what was run, for the provenance record.
+    Raises: ModelError if a loss is no finite number, or the checkpoint is of another model.
     """
+    evaluate_every = min(config.evaluate_every, config.steps)
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=config.steps,
@@ -174,11 +214,11 @@ def train(
         max_grad_norm=1.0,
         bf16=config.bf16 and autocast,
         use_cpu=not torch.cuda.is_available(),
-        logging_steps=min(config.log_every, config.evaluate_every),
+        logging_steps=min(config.log_every, evaluate_every),
         eval_strategy="steps",
-        eval_steps=config.evaluate_every,
+        eval_steps=evaluate_every,
         save_strategy="steps",
-        save_steps=config.evaluate_every,
+        save_steps=evaluate_every,
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="loss",
@@ -188,7 +228,14 @@ def train(
         disable_tqdm=True,
         seed=config.seed,
     )
+    checkpoints, log = Path(arguments.output_dir), folder / "log.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
+    if not resume and is_first_process():
+        _set_aside(checkpoints)
+        _set_aside(log)
+    last = last_whole_checkpoint(checkpoints) if resume else None
+    if last is not None:
+        _check_resumable(last, model, config.steps)
     trainer = StepTrainer(
         batches,
         losses,
@@ -197,10 +244,9 @@ def train(
         args=arguments,
         train_dataset=batches,
         eval_dataset=batches,
-        callbacks=[EarlyStoppingCallback(config.patience), _Progress(folder / "log.jsonl")],
+        callbacks=[EarlyStoppingCallback(config.patience), _Progress(log)],
     )
     trainer.remove_callback(PrinterCallback)
-    last = last_whole_checkpoint(Path(arguments.output_dir)) if resume else None
     result = trainer.train(resume_from_checkpoint=str(last) if last else None)
     return {
         **asdict(config),

@@ -21,12 +21,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from wyr_batch.errors import InputError, MissingExtraError
+from wyr_batch.outputs import Source
 
 from .lineages import Labels
-from .prepare import RANKS, Counts, SplitRule, prepare
+from .places import writing
+from .prepare import RANKS, Counts, SplitRule, check_output, prepare
 from .sources import Piece, from_fasta
 
 DEBIAN_PACKAGE = "metaphlan2-data"
@@ -96,11 +99,12 @@ def taxoniq_lookup() -> Lookup:
     return lookup
 
 
-def fetch_markers(folder: Path) -> Path:
-    """Download Debian's marker package with apt and unpack it into `folder`, without installing it.
+@contextmanager
+def fetched_markers(folder: Path) -> Iterator[Path]:
+    """Download Debian's marker package with apt and unpack it, without installing it; gives the path of markers.fasta.
 
-    (Installing would build an index of many minutes that nothing here needs.)
-    Returns: the path of markers.fasta.
+    It lies in a temporary folder in `folder`, which has the room, and is gone in the end. (Installing would build an
+    index of many minutes that nothing here needs.)
     Raises: InputError where apt or the package is not to be had.
     """
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
@@ -108,7 +112,10 @@ def fetch_markers(folder: Path) -> Path:
             f"{DEBIAN_PACKAGE}: got no apt-get on this machine, expected Debian or Ubuntu. "
             "Unpack markers.fasta from the package elsewhere and name it on the command line."
         )
-    with tempfile.TemporaryDirectory(dir=folder) as tmp:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        unpacked = tempfile.TemporaryDirectory(dir=folder, prefix=".")
+    with unpacked as tmp:
         done = subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], cwd=tmp, capture_output=True, text=True)
         debs = list(Path(tmp).glob("*.deb"))
         if done.returncode or not debs:
@@ -116,8 +123,13 @@ def fetch_markers(folder: Path) -> Path:
                 f"{DEBIAN_PACKAGE}: got '{done.stderr.strip()[-200:]}' from apt-get download, expected a .deb. "
                 "Run apt-get update, or name a markers.fasta on the command line."
             )
-        subprocess.run(["dpkg-deb", "-x", str(debs[0]), tmp], check=True, capture_output=True)
-        return Path(shutil.move(Path(tmp) / DEBIAN_PATH, folder / "markers.fasta"))
+        done = subprocess.run(["dpkg-deb", "-x", str(debs[0]), tmp], capture_output=True, text=True)
+        if done.returncode:
+            raise InputError(
+                f"{DEBIAN_PACKAGE}: got '{done.stderr.strip()[-200:]}' from dpkg-deb -x, expected the files of a .deb. "
+                "Is the disk full? Else unpack it elsewhere and name its markers.fasta."
+            )
+        yield Path(tmp) / DEBIAN_PATH
 
 
 def marker_pieces(fasta: Path, lookup: Lookup, counts: Counts) -> Iterator[Piece]:
@@ -138,12 +150,14 @@ def prepare_markers(fasta: Path | None, output: Path, lookup: Lookup | None = No
     """Write the training Parquet of the marker set.
 
     Args:
-        fasta: markers.fasta; None fetches Debian's package beside the output.
+        fasta: markers.fasta; None fetches Debian's package.
         lookup: accession -> labels; None takes taxoniq.
     """
+    check_output(output, [] if fasta is None else [Source("the source", fasta)])
     lookup = lookup or taxoniq_lookup()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    fasta = fasta or fetch_markers(output.parent)
+    if fasta is None:
+        with fetched_markers(output.parent) as found:
+            return prepare_markers(found, output, lookup)
     counts = Counts()
     made = {"sources": [DEBIAN_PACKAGE], "lineages": "taxoniq"}
     return prepare(marker_pieces(fasta, lookup, counts), RANKS, output, SplitRule("hash"), counts, "null", made)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,30 +25,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wyr_batch import __version__
-from wyr_batch.errors import InputError, UsageError
+from wyr_batch.errors import InputError, OutputError
+from wyr_batch.files import exists, shown_path, sync_folder
+from wyr_batch.outputs import FILE, Output, Source, check_outputs
 
 from .lineages import Taxonomy
-from .sources import FRAGMENTS, TABLES, Piece, from_bertax, from_fasta, from_table, read_taxids
+from .places import writing
+from .request import COLUMNS, FIXED_COLUMNS, Columns, SplitRule, check_request, check_training_ranks, checked_files
+from .sources import FRAGMENTS, SPLITS, Piece, from_bertax, from_fasta, from_table, is_table, read_taxids
 
 RANKS = ("superkingdom", "phylum", "genus")
-SPLITS = ("train", "validation", "test")
-FIXED_COLUMNS = ("header", "sequence", "split")
 _ROW_GROUP = 65_536
-
-
-@dataclass(frozen=True)
-class SplitRule:
-    """How sequences are dealt out to training, validation and test.
-
-    Attributes:
-        kind: 'hash', 'stratified' or 'column'.
-        test_share, validation_share: of the sequences (stratified only); the paper's are 2 % and 10 %.
-    """
-
-    kind: str = "stratified"
-    test_share: float = 0.02
-    validation_share: float = 0.1
-    seed: int = 0
+_NOT_IN_SEQUENCES = re.compile(r"[^A-Za-z*.\-]")  # as in FASTA
 
 
 @dataclass
@@ -76,7 +67,7 @@ def split_of(header: str) -> str:
     `int(sha1(header)[:8], 16) % 100`: 0-1 test, 2-11 validation, the rest training.
 
     >>> split_of("GeneID:921702")
-    'train'
+    'test'
     """
     bucket = int(hashlib.sha1(header.encode()).hexdigest()[:8], 16) % 100
     if bucket < 2:
@@ -154,29 +145,65 @@ def with_lineages(pieces: Iterable[Piece], taxonomy: Taxonomy, counts: Counts) -
         )
 
 
+def _letters(sequence: str) -> str | None:
+    """Return a sequence without its white space, None if it holds what FASTA may not hold.
+
+    >>> _letters("ACGT N-*\\n"), _letters("AC7"), _letters(" ")
+    ('ACGTN-*', None, '')
+    """
+    if not (sequence.isascii() and sequence.isalpha()):
+        sequence = "".join(sequence.split())
+    return None if _NOT_IN_SEQUENCES.search(sequence) else sequence
+
+
 def complete(pieces: Iterable[Piece], ranks: Sequence[str], incomplete: str, counts: Counts) -> Iterator[Piece]:
     """Yield the sequences to keep.
 
     Args:
         incomplete: what to do with a sequence that lacks a rank: 'drop' it (the paper does) or keep it with a
-            'null' label; one that lacks all ranks is always dropped.
+            'null' label; one that lacks all ranks is always dropped, as is one without bases or with other characters
+            than FASTA has.
     """
     for piece in pieces:
-        keep = []
+        keep, sequences = [], []
         for i, labels in enumerate(piece.labels or []):
             missing = [rank for rank, label in zip(ranks, labels, strict=True) if label is None]
+            letters = _letters(piece.sequences[i])
             if missing and (incomplete == "drop" or len(missing) == len(ranks)):
                 counts.dropped[f"no {missing[0]}"] += 1
-            elif not piece.sequences[i]:
+            elif letters is None:
+                counts.dropped["characters of no sequence"] += 1
+            elif not letters:
                 counts.dropped["no bases"] += 1
             else:
                 counts.null_labels.update(missing)
                 keep.append(i)
+                sequences.append(letters)
         yield Piece(
             [piece.headers[i] for i in keep],
-            [piece.sequences[i] for i in keep],
+            sequences,
             labels=[piece.labels[i] for i in keep] if piece.labels is not None else None,
             splits=[piece.splits[i] for i in keep] if piece.splits is not None else None,
+        )
+
+
+def check_output(output: Path, sources: Sequence[Source]) -> None:
+    """Refuse an output that would harm something; of files only a training Parquet is replaced.
+
+    Raises: UsageError, OutputError.
+    """
+    check_outputs([Output("-o", output, FILE, makes_parents=True)], sources)
+    if not exists(output, OutputError):
+        return
+    try:
+        schema = pq.read_schema(output)
+        is_ours = b"wyr" in (schema.metadata or {}) and tuple(schema.names[:3]) == FIXED_COLUMNS
+    except (OSError, pa.ArrowException):
+        is_ours = False
+    if not is_ours:
+        raise OutputError(
+            f"-o {shown_path(output)}: got a file that train prepare did not write, expected a new name or a training "
+            "Parquet to replace. Name another."
         )
 
 
@@ -195,47 +222,56 @@ def prepare(
         pieces: labelled sequences, streamed; may count what they drop themselves in `counts`.
         provenance: written to the footer beside the counts.
     Returns: counts, complete.
-    Raises: InputError where nothing is left, or a split column holds another name.
+    Raises: InputError where nothing is left, or a split column holds another name; UsageError for ranks whose columns
+        collide; OutputError.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unsplit, partial = output.with_name(output.name + ".unsplit"), output.with_name(output.name + ".partial")
-    finest: list[str | None] = []
-    splits: list[npt.NDArray[np.int8]] = []
+    check_training_ranks(ranks)
+    check_output(output, [])
+    target = Path(os.path.realpath(output))  # a link stays a link
+    name = f".{uuid.uuid4().hex[:12]}"
+    unsplit, partial = target.with_name(f"{name}.unsplit"), target.with_name(f"{name}.partial")
     try:
-        with pq.ParquetWriter(unsplit, schema_of(ranks), compression="zstd") as writer:
-            for piece in complete(pieces, ranks, incomplete, counts):
-                counts.kept += len(piece.headers)
-                counts.by_coarsest.update(labels[0] or "null" for labels in piece.labels or [])
-                finest.extend(labels[-1] for labels in piece.labels or [])
-                if rule.kind != "stratified":
-                    splits.append(_given_splits(piece, rule))
-                writer.write_table(_table(piece, ranks))
-        if not counts.kept:
-            raise InputError(
-                f"{output}: got no sequence to write, expected at least one. Dropped: {dict(counts.dropped)}."
-            )
-        if rule.kind == "stratified":
-            codes = pc.fill_null(pa.array(finest).dictionary_encode().indices, -1).to_numpy().astype(np.int64)
-            held = stratified_splits(codes, rule)
-        else:
-            held = np.concatenate(splits)
-        counts.by_split.update({name: int(n) for name, n in zip(SPLITS, np.bincount(held, minlength=3), strict=True)})
-        made = {"version": __version__, "ranks": list(ranks), "split": vars(rule), **(provenance or {})}
-        metadata = {b"wyr": json.dumps(made | {"counts": counts.to_json()}).encode()}
-        _write_splits(unsplit, partial, held, metadata)
-        partial.replace(output)
+        with writing(output):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            held = _write_unsplit(pieces, ranks, unsplit, rule, counts, incomplete)
+            if not counts.kept:
+                raise InputError(
+                    f"{shown_path(output)}: got no sequence to write, expected at least one. Dropped: "
+                    f"{dict(counts.dropped)}."
+                )
+            found = np.bincount(held, minlength=3)
+            counts.by_split.update({name: int(n) for name, n in zip(SPLITS, found, strict=True)})
+            made = {"version": __version__, "ranks": list(ranks), "split": vars(rule), **(provenance or {})}
+            metadata = {b"wyr": json.dumps(made | {"counts": counts.to_json()}).encode()}
+            _write_splits(unsplit, partial, held, metadata)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(target)
+            sync_folder(target.parent)
     finally:
         unsplit.unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
     return counts
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of a table's columns; without `taxid` each rank is a column of labels."""
-
-    sequence: str = "sequence"
-    taxid: str | None = None
+def _write_unsplit(
+    pieces: Iterable[Piece], ranks: Sequence[str], path: Path, rule: SplitRule, counts: Counts, incomplete: str
+) -> npt.NDArray[np.int8]:
+    """Write the sequences to keep without their splits, and return those, int8 [n]."""
+    finest: list[str | None] = []
+    splits = [np.empty(0, np.int8)]
+    with pq.ParquetWriter(path, schema_of(ranks), compression="zstd") as writer:
+        for piece in complete(pieces, ranks, incomplete, counts):
+            counts.kept += len(piece.headers)
+            counts.by_coarsest.update(labels[0] or "null" for labels in piece.labels or [])
+            finest.extend(labels[-1] for labels in piece.labels or [])
+            if rule.kind != "stratified":
+                splits.append(_given_splits(piece, rule))
+            writer.write_table(_table(piece, ranks))
+    if rule.kind != "stratified":
+        return np.concatenate(splits)
+    codes = pc.fill_null(pa.array(finest, pa.string()).dictionary_encode().indices, -1)
+    return stratified_splits(codes.to_numpy().astype(np.int64), rule)
 
 
 def prepare_sources(
@@ -246,47 +282,37 @@ def prepare_sources(
     incomplete: str = "drop",
     taxdump: Path | None = None,
     taxids: Path | None = None,
-    columns: Columns = Columns(),
+    columns: Columns = COLUMNS,
     split_column: str | None = None,
 ) -> Counts:
-    """Prepare FASTA, BERTax trees and tables (see `sources`), one after the other into one training Parquet."""
-    by_id = read_taxids(taxids) if taxids else None
-    counts = Counts()
-    taxonomy = Taxonomy(taxdump, ranks) if taxdump else None
+    """Prepare FASTA, BERTax trees and tables (see `sources`), one after the other into one training Parquet.
 
-    def lineages(pieces: Iterable[Piece], path: Path) -> Iterator[Piece]:
-        if taxonomy is None:
-            raise UsageError(f"{path}: got taxids and no taxonomy, expected --taxdump. Name NCBI's taxdump.tar.gz.")
-        return with_lineages(pieces, taxonomy, counts)
+    Raises: UsageError, OutputError and InputError before anything is read where the options do not fit together, a
+        source is not there, or the output would harm something.
+    """
+    files = checked_files(paths)
+    check_request(files, ranks, taxdump, taxids, columns, split_column)
+    named = [("the source", path) for path in paths]
+    named += [(flag, path) for flag, path in (("--taxdump", taxdump), ("--taxids", taxids)) if path is not None]
+    check_output(output, [Source(flag, path) for flag, path in named])
+    by_id = read_taxids(taxids) if taxids is not None else None
+    counts = Counts()
+    taxonomy = Taxonomy(taxdump, ranks) if taxdump is not None else None
 
     def pieces() -> Iterator[Piece]:
-        for path in _files(paths):
-            if path.suffix in TABLES:
+        for path in files:
+            if is_table(path):
                 rows = from_table(path, ranks, columns.sequence, columns.taxid, split_column)
-                yield from lineages(rows, path) if columns.taxid else rows
-            elif rule.kind == "column":
-                raise UsageError(f"{path}: got no split column in this kind of file. Use --split stratified or hash.")
-            elif path.name.endswith(FRAGMENTS):
-                yield from lineages(from_bertax(path), path)
+                has_labels = columns.taxid is None
             else:
-                yield from lineages(from_fasta(path, by_id), path)
+                rows = from_bertax(path) if path.name.endswith(FRAGMENTS) else from_fasta(path, by_id)
+                has_labels = False
+            yield from rows if has_labels or taxonomy is None else with_lineages(rows, taxonomy, counts)
 
     made: dict[str, Any] = {"sources": [path.name for path in paths], "incomplete": incomplete}
     if taxonomy is not None:
         made["taxdump"] = {"name": taxonomy.path.name, "date": taxonomy.date}
     return prepare(pieces(), ranks, output, rule, counts, incomplete, made)
-
-
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    """Yield the files of the sources, a directory's BERTax lists instead of the directory."""
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        found = sorted(path.rglob(f"*{FRAGMENTS}"))
-        if not found:
-            raise InputError(f"{path}: got no *{FRAGMENTS} in this directory, expected a BERTax tree or a file.")
-        yield from found
 
 
 def _given_splits(piece: Piece, rule: SplitRule) -> npt.NDArray[np.int8]:

@@ -11,7 +11,8 @@ Everything is streamed; a source yields `Piece`s of some thousand sequences.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -22,13 +23,22 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from wyr_batch.errors import InputError, MissingExtraError
+from wyr_batch.files import reason_of, shown_path
 from wyr_batch.reads import open_reads
 
 from .lineages import Labels
 
 FRAGMENTS, PICKED = "_fragments.json", "_species_picked.txt"
 TABLES = (".parquet", ".csv", ".tsv")
+SPLITS = ("train", "validation", "test")
+_HEADER = "header"  # the column of a table that names its sequences
 _PIECE = 8192
+_TAXID = re.compile(r"\d{1,18}", re.ASCII)
+
+
+def is_table(path: Path) -> bool:
+    """True for a file that is read as a table, by its name."""
+    return path.suffix.lower() in TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +65,37 @@ def read_taxids(path: Path) -> dict[str, int]:
 
     Either NCBI's accession2taxid (columns accession.version and taxid by name), or id and taxid as the first two
     columns, with or without a header line.
+
+    Raises: InputError.
     """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return _taxids(file, path)
+    except OSError as problem:
+        got, advice = f"'{reason_of(problem)}'", "Check the path."
+    except UnicodeDecodeError:
+        got, advice = "bytes that are not UTF-8", "Unpack it first, if it is packed."
+    raise InputError(f"{shown_path(path)}: got {got}, expected a table of ids and taxids. {advice}")
+
+
+def _taxids(lines: Iterable[str], path: Path) -> dict[str, int]:
     names: list[str] | None = None
     taxids: dict[str, int] = {}
-    with path.open() as file:
-        for number, line in enumerate(file, 1):
-            fields = line.rstrip("\n").split("\t")
-            if number == 1 and "taxid" in fields:
-                names = fields
-                continue
-            try:
-                if names:
-                    key = "accession.version" if "accession.version" in names else names[0]
-                    taxids[fields[names.index(key)]] = int(fields[names.index("taxid")])
-                else:
-                    taxids[fields[0]] = int(fields[1])
-            except (ValueError, IndexError):
-                raise InputError(
-                    f"{path}, line {number}: got {line.rstrip()[:60]!r}, expected an id, a tab and a taxid."
-                ) from None
+    for number, line in enumerate(lines, 1):
+        fields = line.rstrip("\n").split("\t")
+        if number == 1 and "taxid" in fields:
+            names = fields
+            continue
+        try:
+            if names:
+                key = "accession.version" if "accession.version" in names else names[0]
+                taxids[fields[names.index(key)]] = int(fields[names.index("taxid")])
+            else:
+                taxids[fields[0]] = int(fields[1])
+        except (ValueError, IndexError):
+            raise InputError(
+                f"{shown_path(path)}, line {number}: got {line.rstrip()[:60]!r}, expected an id, a tab and a taxid."
+            ) from None
     return taxids
 
 
@@ -92,11 +114,11 @@ def from_fasta(path: Path, taxids: Mapping[str, int] | None) -> Iterator[Piece]:
             if taxids is not None:
                 yield Piece(ids, sequences, [taxids.get(name) for name in ids])
                 continue
-            strange = next((i for i, name in enumerate(ids) if not name.isdigit()), None)
+            strange = next((i for i, name in enumerate(ids) if not _TAXID.fullmatch(name)), None)
             if strange is not None:
                 raise InputError(
-                    f"{path}, record {chunk.first_record + strange}: got {ids[strange]!r}, expected `>TAXID INDEX`. "
-                    "Where headers are no taxids, name a table of them: --taxids."
+                    f"{shown_path(path)}, record {chunk.first_record + strange}: got {ids[strange]!r}, expected "
+                    "`>TAXID INDEX`. Where headers are no taxids, name a table of them: --taxids."
                 )
             headers = [f"{name} {chunk.first_record - 1 + i}" for i, name in enumerate(ids)]
             yield Piece(headers, sequences, [int(name) for name in ids])
@@ -110,9 +132,12 @@ def from_bertax(fragments: Path) -> Iterator[Piece]:
         raise MissingExtraError("train prepare", "ijson", "train") from None
     picked = fragments.with_name(fragments.name.removesuffix(FRAGMENTS) + PICKED)
     try:
-        taxids = [int(line) for line in picked.read_text().split()]
+        taxids = [int(line) for line in picked.read_text(encoding="utf-8-sig").split()]
     except (OSError, ValueError) as error:
-        raise InputError(f"{picked}: got '{error}', expected one taxid a line, beside {fragments.name}.") from None
+        raise InputError(
+            f"{shown_path(picked)}: got '{reason_of(error)}', expected one taxid a line, beside "
+            f"{shown_path(fragments.name)}."
+        ) from None
     n_done = 0
     try:
         with fragments.open("rb") as file:
@@ -125,9 +150,9 @@ def from_bertax(fragments: Path) -> Iterator[Piece]:
                     break
                 yield Piece([f"{t} {n_done + i}" for i, t in enumerate(own)], sequences, list(own))
                 n_done += len(sequences)
-    except (ijson.JSONError, UnicodeDecodeError) as error:
+    except (ijson.JSONError, UnicodeDecodeError, OSError) as error:
         raise InputError(
-            f"{fragments}: got '{error}' after {n_done} sequences, expected a JSON list of them."
+            f"{fragments}: got '{reason_of(error)}' after {n_done} sequences, expected a JSON list of them."
         ) from None
     if sequences or n_done != len(taxids):
         raise InputError(
@@ -144,52 +169,82 @@ def from_table(
     Args:
         sequence, taxid, split: columns; without `taxid` each rank is a column of labels.
     """
-    header = "header"
     n_done = 0
     wanted = [sequence, *([taxid] if taxid else ranks), *([split] if split else [])]
-    for batch in _table_batches(path, wanted, header):
+    for batch in _table_batches(path, wanted, sequence, [] if taxid else ranks):
         columns: dict[str, list[Any]] = {name: batch[name].to_pylist() for name in batch.schema.names}
-        headers = columns.get(header) or [f"{path.stem} {n_done + i}" for i in range(len(batch))]
+        names = columns.get(_HEADER) or [None] * len(batch)
+        headers = [
+            f"{shown_path(path.stem)} {n_done + i}" if name is None else str(name) for i, name in enumerate(names)
+        ]
         n_done += len(batch)
         labels = None if taxid else list(zip(*(map(_label, columns[rank]) for rank in ranks), strict=True))
         yield Piece(
-            [str(name) for name in headers],
-            [str(letters) for letters in columns[sequence]],
+            headers,
+            [letters or "" for letters in columns[sequence]],
             [_taxid(path, t) for t in columns[taxid]] if taxid else None,
             labels,
-            [str(part) for part in columns[split]] if split else None,
+            _checked_splits(columns[split], f"{shown_path(path)}, column {split!r}") if split else None,
         )
+
+
+def _checked_splits(names: list[Any], where: str) -> list[str]:
+    """Return the names of splits. Raises: InputError for a name that is none."""
+    for name in names:
+        if name not in SPLITS:
+            raise InputError(f"{where}: got {name!r}, expected {', '.join(SPLITS)}.")
+    return names
 
 
 def _taxid(path: Path, value: object) -> int | None:
     try:
         return None if value in (None, "") else int(str(value))
     except ValueError:
-        raise InputError(f"{path}: got taxid {value!r}, expected a whole number.") from None
+        raise InputError(f"{shown_path(path)}: got taxid {value!r}, expected a whole number.") from None
 
 
 def _label(value: object) -> str | None:
     return str(value) if value not in (None, "") else None
 
 
-def _table_batches(path: Path, wanted: Sequence[str], header: str) -> Iterator[pa.RecordBatch]:
+def _table_batches(path: Path, wanted: Sequence[str], sequence: str, labels: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the wanted columns, and that of headers if there is one."""
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path) as file:
-                names = _columns(path, file.schema_arrow.names, wanted, header)
+                names = _columns(path, file.schema_arrow.names, wanted)
+                for name in (sequence, *labels):
+                    _check_type(path, file.schema_arrow.field(name), is_label=name != sequence)
                 yield from file.iter_batches(_PIECE, columns=names)
             return
-        parsing = pacsv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
-        with pacsv.open_csv(path, parse_options=parsing) as reader:
-            names = _columns(path, reader.schema.names, wanted, header)
+        parsing = pacsv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        # All text: a label 007 is no number, and a column is not what its first rows look like. NA and the like: null.
+        columns = dict.fromkeys((*wanted, _HEADER), pa.string())
+        texts = pacsv.ConvertOptions(column_types=columns, strings_can_be_null=True)
+        with pacsv.open_csv(path, parse_options=parsing, convert_options=texts) as reader:
+            names = _columns(path, reader.schema.names, wanted)
             for batch in reader:
                 yield batch.select(names)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: got '{str(error)[:120]}', expected a Parquet, CSV or TSV table.") from None
+    except (OSError, pa.ArrowException) as error:
+        got = " ".join(str(error).split())[:160]
+        raise InputError(f"{shown_path(path)}: got '{got}', expected a Parquet, CSV or TSV table.") from None
 
 
-def _columns(path: Path, present: Sequence[str], wanted: Sequence[str], header: str) -> list[str]:
+def _check_type(path: Path, column: pa.Field, is_label: bool) -> None:
+    """Raise InputError for a column of Parquet that holds no texts (labels may also be whole numbers)."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+        return
+    if not (is_label and pa.types.is_integer(kind)):
+        raise InputError(f"{shown_path(path)}, column {column.name!r}: got {column.type}, expected text.")
+
+
+def _columns(path: Path, present: Sequence[str], wanted: Sequence[str]) -> list[str]:
     for name in wanted:
         if name not in present:
-            raise InputError(f"{path}: got the columns {', '.join(present)}, expected {name!r} too.")
-    return [*wanted, *([header] if header in present else [])]
+            raise InputError(f"{shown_path(path)}: got the columns {', '.join(present)}, expected {name!r} too.")
+    names = list(dict.fromkeys([*wanted, *([_HEADER] if _HEADER in present else [])]))
+    for name in names:
+        if present.count(name) > 1:
+            raise InputError(f"{shown_path(path)}: got the column {name!r} more than once, expected it once.")
+    return names

@@ -25,7 +25,8 @@ from wyr_batch.inputs import InputWatch, check_readable, read_work
 from wyr_batch.job import Job, damaged_inputs, kept_parts
 from wyr_batch.log import Progress
 from wyr_batch.memory import keep_freed_memory
-from wyr_batch.parts import Parts, check_output
+from wyr_batch.parts import Parts
+from wyr_batch.partsfolder import check_output
 from wyr_batch.pipeline import Explained, ExplainStep, Planner
 from wyr_batch.reads import ReadChunk
 from wyr_batch.rows import STATUSES, RowBuilder

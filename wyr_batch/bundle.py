@@ -5,13 +5,16 @@
     parity.json    per file: what was compared with float32 torch, how far off it was, and the verdict
     checkpoint/    explanandum/ and explainer/, for --runtime torch and for exporting again
 
-A file whose hash differs from bundle.json, or that parity.json does not call passed, is refused.
+A file whose hash differs from bundle.json, or that parity.json does not call passed, is refused, and so is a name
+that leads out of the bundle. Links are followed: where they lead is up to who made the folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,10 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from wyr_batch.errors import ModelError
-from wyr_batch.ranks import Rank, ranks_from_json, ranks_to_json
+from wyr_batch.fields import Fields
+from wyr_batch.files import exists, is_file, reason_of, shown_path
+from wyr_batch.ranks import Rank, check_ranks, ranks_from_json, ranks_to_json
 
 SCHEMA_VERSION = 1
 PARITY_PASSED = "passed"
+LONGEST = 10**9  # of tokens and bases, which are counted in int32
+
+_ADVICE = "Copy the bundle again, or export it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +131,7 @@ class Bundle:
     def verified_entry(self, entry: BundleFile) -> Path:
         """Return the path of one listed file after checking its hash. Raises: ModelError."""
         path = self.folder / entry.path
-        if not path.is_file():
+        if not is_file(path, ModelError):
             raise ModelError(f"{path}: got no such file, expected the one bundle.json lists. Copy the whole bundle.")
         found = sha256_of(path)
         if found != entry.sha256:
@@ -136,8 +144,16 @@ class Bundle:
     @cached_property
     def _parity_json(self) -> Mapping[str, Any]:
         path = self.folder / "parity.json"
-        content: Mapping[str, Any] = _read_json(path) if path.exists() else {}
-        return content
+        if not exists(path, ModelError):
+            return {}
+        content = Fields.read(path, ModelError, _ADVICE)
+        for place in ("files", "runtimes"):
+            for _, record in content.named_objects(place, {}):
+                _check_record(record)
+        speeds = content.object("rows_per_s", {})
+        for name in speeds.content:
+            speeds.number(name, least=0)
+        return content.content
 
     @property
     def parity(self) -> Mapping[str, Any]:
@@ -153,15 +169,33 @@ class Bundle:
 
     @property
     def rows_per_s(self) -> Mapping[str, float]:
-        """What each runtime and precision did on one batch when the bundle was exported."""
+        """What each runtime and precision did on one batch when the bundle was exported, if it could run it."""
         speeds: Mapping[str, float] = self._parity_json.get("rows_per_s", {})
-        return speeds
+        return {name: speed for name, speed in speeds.items() if speed > 0}
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the sha256 of a file as hexadecimal text. Raises: ModelError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(
+            f"{shown_path(path)}: got '{reason_of(error)}', expected a file that can be read. Check its rights."
+        ) from None
+
+
+def stays_inside(name: str) -> bool:
+    """True if a name that a file gives can only lead to the folder it is meant for: relative, plain, no `..`.
+
+    >>> [stays_inside(name) for name in ("a/b.onnx", "../b.onnx", "/b.onnx", "a//b.onnx", "")]
+    [True, False, False, False, False]
+    """
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half a surrogate pair: no file has such a name
+        return False
+    return not re.search(r"[\\\0]", name) and not {"", ".", ".."}.intersection(name.split("/"))
 
 
 def starter_path() -> Path:
@@ -172,36 +206,69 @@ def starter_path() -> Path:
 def load_bundle(folder: Path | None = None) -> Bundle:
     """Read a bundle's description; None is the built-in starter.
 
-    Raises: ModelError if the directory is not a bundle, or is of a newer layout.
+    Raises: ModelError if the directory is not a bundle, is of a newer layout, or a field is not what it should be.
     """
     folder = folder or starter_path()
     path = folder / "bundle.json"
-    if not path.is_file():
+    if not is_file(path, ModelError):
+        shown = shown_path(folder)
         raise ModelError(
-            f"{folder}: got no bundle.json, expected a bundle directory. Make one with: wyr-batch export -o {folder}"
+            f"{shown}: got no bundle.json, expected a bundle directory. Make one with: wyr-batch export -o {shown}"
         )
-    content = _read_json(path)
-    version = content.get("schema_version")
+    content = Fields.read(path, ModelError, _ADVICE)
+    version = content.whole("schema_version")
     if version != SCHEMA_VERSION:
         raise ModelError(
-            f"{path}: got schema_version {version}, expected {SCHEMA_VERSION}. "
+            f"{shown_path(path)}: got schema_version {version}, expected {SCHEMA_VERSION}. "
             "Install the wyr-batch that wrote it, or export it again."
         )
-    try:
-        return Bundle(
-            folder=folder,
-            name=content["name"],
-            ranks=tuple(ranks_from_json(content["ranks"])),
-            max_tokens=int(content["max_tokens"]),
-            window_bp=int(content["window_bp"]),
-            pooling=content["pooling"],
-            files=tuple(BundleFile(**entry) for entry in content["files"]),
-            training=content.get("training", {}),
-            metrics=content.get("metrics", {}),
-            licence=content.get("licence", ""),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: got {error!r} while reading it, expected the fields of schema_version 1.") from None
+    ranks = ranks_from_json(content.objects("ranks"))
+    check_ranks(ranks, shown_path(path))
+    return Bundle(
+        folder=folder,
+        name=content.text("name"),
+        ranks=tuple(ranks),
+        max_tokens=content.whole("max_tokens", least=2, most=LONGEST),
+        window_bp=content.whole("window_bp", least=6, most=LONGEST),
+        pooling=content.text("pooling", one_of=("mean", "cls")),
+        files=_files_from_json(content.objects("files")),
+        training=content.mapping("training", {}),
+        metrics=content.mapping("metrics", {}),
+        licence=content.text("licence", ""),
+    )
+
+
+def _files_from_json(entries: Sequence[Fields]) -> tuple[BundleFile, ...]:
+    """Return the files of bundle.json. Raises: ModelError, also if a path leads out of the bundle or comes twice."""
+    files: dict[str, BundleFile] = {}
+    for entry in entries:
+        path, sha256 = entry.text("path"), entry.text("sha256")
+        suspect = Fields(entry.content, entry.where, ModelError, "Do not trust this bundle.", nested=True)
+        if not stays_inside(path):
+            raise suspect.wrong("path", "a relative path that stays inside the bundle")
+        if path in files:
+            raise suspect.wrong("path", "each path once")
+        if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+            raise entry.wrong("sha256", "64 hexadecimal digits")
+        files[path] = BundleFile(path, sha256.lower(), entry.text("dtype"), entry.text("kind"))
+    return tuple(files.values())
+
+
+def _check_record(record: Fields) -> None:
+    """Raise ModelError unless a parity record has what is read of it."""
+    record.text("verdict", one_of=(PARITY_PASSED, "failed"))
+    record.whole("n_reads", least=0)
+    for name in ("label_agreement", "masked_label_agreement"):
+        shares = record.content.get(name)
+        if not (isinstance(shares, list) and shares and all(map(_is_share, shares))):
+            raise record.wrong(name, "a list of numbers from 0 to 1")
+    for fields, name in ((record.object("max_abs_diff"), "mask"), (record, "mask_mean_abs_diff")):
+        if fields.content.get(name, 0) is not None:  # null where it was infinite, or no number
+            fields.number(name, least=0)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def bundle_json(
@@ -231,10 +298,3 @@ def bundle_json(
         "licence": licence,
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: got {error}, expected readable JSON. Copy the bundle again.") from None

@@ -7,6 +7,7 @@ are right, so that no read is a wrong one. (The checksum of plain gzip stands at
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 import zlib
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 
 from wyr_batch.errors import InputError
+from wyr_batch.files import reason_of, shown_path
 
 _zlib: Any = zlib
 with suppress(ImportError):  # unpacks several times as fast
@@ -26,6 +28,7 @@ with suppress(ImportError):  # unpacks several times as fast
 
 crc32: Callable[[Any, int], int] = _zlib.crc32  # the values are those of zlib
 CUT = "The file is damaged or was cut; get it again."
+_LONG = "It needs more memory than reading should: zstd -dc --long=31 FILE | wyr-batch run - ..."
 EXPECTED = "reads in FASTQ, FASTA, SAM, BAM or CRAM, plain or packed with gzip, bgzip or zstd"
 
 _PACKED_BYTES = 1 << 17  # at a time: each gzip member in them costs a copy of those after it
@@ -46,9 +49,9 @@ class Problem(NamedTuple):
 class DamagedStream(Exception):
     """Packed data that end too early or do not unpack."""
 
-    def __init__(self, got: str, expected: str) -> None:
+    def __init__(self, got: str, expected: str, advice: str = CUT) -> None:
         super().__init__(got)
-        self.problem = Problem(None, -1, got, expected)
+        self.problem = Problem(None, -1, got, expected, advice)
 
 
 class ByteSource:
@@ -109,6 +112,9 @@ class ByteSource:
 
     def _from_file(self, n_bytes: int) -> bytes:
         data = self._file.read(n_bytes)
+        while data is None:  # a stream that does not block has nothing yet
+            select.select([self._file], [], [])
+            data = self._file.read(n_bytes)
         self.n_packed_bytes += len(data)
         self.tail = (self.tail + data[-_TAIL_BYTES:])[-_TAIL_BYTES:]
         return data
@@ -158,6 +164,8 @@ class ByteSource:
                 n = stream.readinto(block)
             except OSError as error:
                 yield bytes(block).rstrip(b"\0")
+                if "too much memory" in str(error) or "Window" in str(error):
+                    raise DamagedStream("zstd data with a window over 128 MiB", "one of at most that", _LONG) from None
                 raise DamagedStream(f"damaged or cut zstd data ({error})", "data that unpack") from None
             if n == 0:
                 return
@@ -194,19 +202,29 @@ def _until_error(member: Any, packed: bytes) -> bytes:
 def open_file(path: str) -> tuple[BinaryIO, int | None]:
     """Return the open file (`-` is stdin) and its size, None if it is not a regular file. Raises: InputError."""
     if path == "-":
-        try:
-            # Unbuffered: a thread that waits in a buffered stdin holds its lock, and Python then dies at exit.
-            return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), None
-        except OSError:  # a stand-in without a file descriptor
-            return sys.stdin.buffer, None
+        return _open_stdin(), None
+    name = shown_path(path)
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115 (Reads closes it)
     except IsADirectoryError:
-        raise InputError(f"{path}: got a folder, expected {EXPECTED}. Give the files in it.") from None
+        raise InputError(f"{name}: got a folder, expected {EXPECTED}. Give the files in it.") from None
     except FileNotFoundError:
-        raise InputError(f"{path}: got no such file, expected {EXPECTED}. Check the path.") from None
-    except OSError as error:
-        got = f"{error.strerror or error}"
-        raise InputError(f"{path}: got {got!r} on opening, expected a readable file. Check its rights.") from None
+        raise InputError(f"{name}: got no such file, expected {EXPECTED}. Check the path.") from None
+    except (OSError, ValueError) as error:
+        got = reason_of(error)
+        raise InputError(f"{name}: got {got!r} on opening, expected a readable file. Check its rights.") from None
     status = os.fstat(file.fileno())
     return file, status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _open_stdin() -> BinaryIO:
+    """Return standard input, unbuffered: a thread that waits in a buffered one holds its lock, and Python then dies."""
+    if sys.stdin is None:
+        raise InputError(f"<stdin>: got a closed standard input, expected {EXPECTED}. Give it, or name a file.")
+    try:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    except (OSError, ValueError):  # a stand-in without a file descriptor, or closed since
+        pass
+    if sys.stdin.closed:
+        raise InputError(f"<stdin>: got a closed standard input, expected {EXPECTED}. Give it, or name a file.")
+    return sys.stdin.buffer

@@ -35,9 +35,11 @@ from wyr_batch import __version__, units
 from wyr_batch.config import RunConfig
 from wyr_batch.counts import Counts
 from wyr_batch.errors import EngineError, MissingExtraError, UsageError, WyrError
+from wyr_batch.fields import Fields
 from wyr_batch.job import Job, kept_parts
 from wyr_batch.log import Progress
-from wyr_batch.parts import Parts, parts_folder
+from wyr_batch.parts import Parts
+from wyr_batch.partsfolder import parts_folder
 from wyr_batch.stats import RunStats
 from wyr_batch.units import Reading, about_from_table, error_from, read_units
 from wyr_batch.worker import Orders, UnitWorker, look_around
@@ -113,6 +115,10 @@ class _Found:
 
     def add(self, about: dict[str, Any]) -> None:
         """Take a result. Raises: the WyrError that a worker met; one of the reader waits for `check`."""
+        if "warnings" in about:
+            for warning in about["warnings"]:
+                logger.warning("%s", warning)
+            return
         if "error" in about:
             error = error_from(about)
             if not about["reading"]:
@@ -123,7 +129,7 @@ class _Found:
             logger.warning(
                 "a worker died; Ray has started another one (%s) and given it the reads again", about["worker"]
             )
-        counts = Counts.from_json(about["counts"])
+        counts = Counts.from_json(Fields(about["counts"], "counts of a worker", EngineError))
         if about["unit"] in self._waiting or about["unit"] < self.parts.n_parts:
             raise AssertionError(f"part {about['unit']} came twice")
         self._waiting[about["unit"]] = counts, tuple(about["digest"])

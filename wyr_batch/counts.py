@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+from wyr_batch.fields import Fields
 
 
 @dataclass
@@ -44,12 +45,11 @@ class Counts:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return the counts that `as_json` wrote."""
-        return cls(
-            content["reads"],
-            content["bases"],
-            content["tokens"],
-            Counter(content["statuses"]),
-            Counter(content["failures"]),
-        )
+    def from_json(cls, fields: Fields) -> Self:
+        """Return the counts that `as_json` wrote. Raises: as `fields` does."""
+        reads, bases, tokens = (fields.whole(name, least=0) for name in ("reads", "bases", "tokens"))
+        return cls(reads, bases, tokens, _tally(fields.object("statuses")), _tally(fields.object("failures")))
+
+
+def _tally(fields: Fields) -> Counter[str]:
+    return Counter({key: fields.whole(key, least=0) for key in fields.content})

@@ -6,7 +6,7 @@ import re
 
 from wyr_batch.bytesource import EXPECTED, ByteSource, DamagedStream
 from wyr_batch.errors import InputError
-from wyr_batch.fastx import shown
+from wyr_batch.fastx import SAM_ALIGNMENT, shown
 
 _HEAD_BYTES = 1 << 20
 _UNPACK = "Unpack it, or pack it with gzip or zstd instead."
@@ -30,15 +30,19 @@ _KNOWN: list[tuple[bytes, str, str]] = [
 ]
 
 
+EMPTY = "empty"
+
+
 def detect_format(source: ByteSource, name: str) -> str:
-    """Return FASTQ, FASTA, SAM, BAM or CRAM; the bytes looked at are put back (without a byte order mark).
+    """Return FASTQ, FASTA, SAM, BAM or CRAM, or EMPTY for 0 bytes.
+
+    The bytes looked at are put back (without a byte order mark).
 
     Raises: InputError saying what it looks like instead.
     """
     head = text = b""
     try:
-        # Enough is a first line that is not blank; of FASTQ and FASTA, which can be long, the first bytes.
-        while not (text[:1] in (b"@", b">") and len(text) > 3) and b"\n" not in text and len(text) < _HEAD_BYTES:
+        while not _is_enough(text) and len(text) < _HEAD_BYTES:
             if not (more := source.read(len(head) or 1)):
                 break
             head += more
@@ -47,24 +51,42 @@ def detect_format(source: ByteSource, name: str) -> str:
         if not text:
             problem = damage.problem
             raise InputError(f"{name}: got {problem.got}, expected {problem.expected}. {problem.advice}") from None
+    if not head:
+        return EMPTY
     if not text:
-        got = "nothing but blank lines" if head else "0 bytes"
         unpacked = "" if source.compression == "none" else f" after unpacking ({source.compression})"
-        raise InputError(f"{name}: got {got}{unpacked}, expected {EXPECTED}. {_CHECK}")
+        raise InputError(f"{name}: got nothing but blank lines{unpacked}, expected {EXPECTED}. {_CHECK}")
     source.put_back(head.removeprefix(b"\xef\xbb\xbf"))
     if head.startswith(b"BAM\1"):
         return "BAM"
     if re.match(rb"CRAM[\1-\4]", head):
         return "CRAM"
-    if re.match(rb"@(HD|SQ|RG|PG|CO)\t", text):
+    if re.match(SAM_ALIGNMENT, text) or _is_sam_header(text):
         return "SAM"
     if text[:1] in (b"@", b">"):
         return "FASTQ" if text[:1] == b"@" else "FASTA"
-    if re.match(rb"[^\t\n]+\t\d+\t[^\t\n]+\t\d+\t\d+\t([^\t\n]+\t){4}[^\t\n]+(\t[^\t\n]|$)", text):
-        return "SAM"
     for pattern, what, advice in _KNOWN:
         if re.match(pattern, head):
             raise InputError(f"{name}: got {what}, expected {EXPECTED}. {advice}")
     start = text[:60].splitlines()[0]
     what = "text" if start.isascii() and start.decode().isprintable() else "unknown data"
     raise InputError(f"{name}: got {what} starting with {shown(start)}, expected {EXPECTED}. {_CHECK}")
+
+
+def _is_enough(text: bytes) -> bool:
+    """True if the bytes tell the format: a first line, and a second one where SAM and FASTQ begin alike."""
+    if text[:1] == b">":
+        return True
+    n_newlines = text.count(b"\n")
+    return n_newlines > (1 if _SAM_HEADER.match(text) else 0)
+
+
+_SAM_HEADER = re.compile(rb"@(HD|SQ|RG|PG|CO)(\s|$)")
+
+
+def _is_sam_header(text: bytes) -> bool:
+    """True if text starts with a header line of SAM, not with a FASTQ read of such a name."""
+    if not _SAM_HEADER.match(text):
+        return False
+    second = text.partition(b"\n")[2].partition(b"\n")[0]
+    return not second.strip() or second.startswith(b"@") or second.count(b"\t") > 9

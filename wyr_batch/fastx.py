@@ -11,6 +11,7 @@ sequence and quality.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from wyr_batch.bytesource import Problem
+from wyr_batch.bytesource import CUT, Problem
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -30,6 +31,8 @@ MULTI_LINE = (
     "else the file is damaged, get it again."
 )
 SHOWN_CHARACTERS = 100
+_CONVERT = "Convert the line ends: tr '\\r' '\\n' < FILE > NEW_FILE."
+_START = "Headers start at the first character of a line: take away the white space before it."
 
 _NEWLINE, _CR, _AT, _PLUS, _GT = b"\n\r@+>"
 _WHITE_SPACE = b" \t\r\v\f"
@@ -37,6 +40,8 @@ _LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SEQUENCE_BYTES = _LETTERS + b"*-."
 _QUALITY = bytes(range(33, 127))
 _COMPLEMENT = bytes.maketrans(b"ACGTUMRYKVHDBacgtumrykvhdb", b"TGCAAKYRMBDHVtgcaakyrmbdhv")
+# Name, flag, reference, place, quality, four more, sequence, quality.
+SAM_ALIGNMENT = rb"[^\t\n]+\t\d+\t[^\t\n]+\t\d+\t\d+\t([^\t\n]+\t){4}[^\t\n]+(\t[^\t\n]|$)"
 _SAM_FIELDS, _REVERSE, _NOT_PRIMARY = 11, 0x10, 0x100 | 0x800
 
 
@@ -64,6 +69,7 @@ class Parsed:
     n_bytes: int
     n_lines: int
     n_skipped: int = 0
+    n_escaped: int = 0  # names with bytes that are no UTF-8
     problem: Problem | None = None
 
 
@@ -77,6 +83,11 @@ def shown(text: bytes | str) -> str:
     except UnicodeDecodeError:
         quoted = repr(text)[1:]  # without the b
     return quoted if len(quoted) <= SHOWN_CHARACTERS else quoted[: SHOWN_CHARACTERS - 4] + "...'"
+
+
+def name_from(raw: bytes) -> str:
+    """Return a read's name as text; bytes that are no UTF-8 become \\xNN, so that no two names become one."""
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def mate_from_flag(flag: int) -> int:
@@ -116,7 +127,9 @@ def parse_fastq(block: bytes, final: bool) -> Parsed:
     lengths = line_ends - starts
     bad = (data[starts[:, 0]] != _AT) | (lengths[:, 1] != lengths[:, 3])
     bad |= data[starts[:, 2]] != _PLUS
+    bad[_with_stray_cr(data, starts[:, 0], line_ends[:, 0])] = True
     n_good = _first(bad)
+    n_good = _first_other_caption(data, starts[:n_good], line_ends[:n_good])
     bases = gather(data, starts[:n_good, 1], line_ends[:n_good, 1])
     offsets = offsets_from(lengths[:n_good, 1])
     qualities = gather(data, starts[:n_good, 3], line_ends[:n_good, 3])
@@ -124,15 +137,35 @@ def parse_fastq(block: bytes, final: bool) -> Parsed:
     if wrong < len(bases):
         n_good = int(np.searchsorted(offsets, wrong, "right")) - 1
     n_bytes = min(int(ends[n_good - 1, 3]) + 1, len(data)) if n_good else 0
-    columns = _columns(
-        _ids(data, starts[:n_good, 0] + 1, line_ends[:n_good, 0]),
-        bases[: offsets[n_good]],
-        lengths[:n_good, 1],
-    )
+    ids, n_escaped = _ids(data, starts[:n_good, 0] + 1, line_ends[:n_good, 0])
+    columns = _columns(ids, bases[: offsets[n_good]], lengths[:n_good, 1])
     problem = None
     if (n_good < n or (final and left)) and (rest := block[n_bytes:]).strip():
         problem = _fastq_problem(rest.split(b"\n", 4)[:4], 4 * n_good)
-    return Parsed(columns, len(block) if final and not problem else n_bytes, 4 * n_good, problem=problem)
+    n_taken = len(block) if final and not problem else n_bytes
+    return Parsed(columns, n_taken, 4 * n_good, n_escaped=n_escaped, problem=problem)
+
+
+def _first_other_caption(data: Bytes, starts: Ints, ends: Ints) -> int:
+    """Return the first record whose `+` line repeats another header than its own, or the number of records.
+
+    The line may be a bare `+`. Source: Cock et al. 2010 (doi 10.1093/nar/gkp1137): if repeated, it must be the same.
+    """
+    given = np.flatnonzero(ends[:, 2] - starts[:, 2] > 1)
+    if not len(given):
+        return len(starts)
+    lengths = ends[given] - starts[given]
+    other = lengths[:, 0] != lengths[:, 2]
+    same = given[~other]
+    headers, captions = (gather(data, starts[same, line] + 1, ends[same, line]) for line in (0, 2))
+    if (differ := np.flatnonzero(headers != captions)).size:
+        offsets = offsets_from(lengths[~other, 0] - 1)
+        other[np.flatnonzero(~other)[np.unique(np.searchsorted(offsets, differ, "right") - 1)]] = True
+    for record in given[other]:  # white space at the end does not count
+        header, caption = (data[starts[record, line] + 1 : ends[record, line]].tobytes() for line in (0, 2))
+        if header.rstrip() != caption.rstrip():
+            return int(record)
+    return len(starts)
 
 
 def parse_fasta(block: bytes, final: bool) -> Parsed:
@@ -141,19 +174,27 @@ def parse_fasta(block: bytes, final: bool) -> Parsed:
     starts, ends = _lines(data, True)
     is_header = data[starts] == _GT
     headers = np.flatnonzero(is_header)
+    if problem := _before_first_header(block, starts, ends, int(headers[0]) if len(headers) else len(starts)):
+        return Parsed(_columns(_strings([]), data[:0], np.empty(0, np.int64)), 0, 0, problem=problem)
+    # Where the records that are surely whole end: at the last header, or at one that is damaged.
     n_lines = len(starts) if final or not len(headers) else int(headers[-1])
-    headers = headers if final else headers[:-1]
-    first = int(headers[0]) if len(headers) else n_lines  # what stands before is blank
+    problem = None
+    if len(stray := _with_stray_cr(data, starts[headers], _without_cr(data, starts[headers], ends[headers]))):
+        n_lines = int(headers[stray[0]])
+        problem = _stray_cr_problem(block[starts[n_lines] : ends[n_lines]], n_lines)
+    headers = headers[headers < n_lines]
     n_bytes = int(starts[n_lines]) if n_lines < len(starts) else len(data)
     if not len(headers):
-        return Parsed(_columns(_strings([]), data[:0], np.empty(0, np.int64)), 0 if not final else n_bytes, 0)
+        n_bytes = n_bytes if final else 0
+        return Parsed(_columns(_strings([]), data[:0], np.empty(0, np.int64)), n_bytes, 0, problem=problem)
+    first = int(headers[0])  # what stands before is blank
     starts, ends, is_header = starts[first:n_lines], ends[first:n_lines], is_header[first:n_lines]
     headers = headers - first
     ends = _without_cr(data, starts, ends)
     bases = gather(data, starts[~is_header], ends[~is_header])
     line_offsets = offsets_from(np.where(is_header, 0, ends - starts))
     offsets = line_offsets[np.append(headers, len(starts))]
-    n_good, problem = len(headers), None
+    n_good = len(headers)
     odd = np.flatnonzero(_not_letters(bases))
     if len(odd):
         white = np.isin(bases[odd], np.frombuffer(_WHITE_SPACE, np.uint8))
@@ -163,7 +204,7 @@ def parse_fasta(block: bytes, final: bool) -> Parsed:
             line = int(np.searchsorted(line_offsets, foreign[0], "right")) - 1
             text = block[starts[line] : ends[line]]
             bad = headers[n_good : n_good + 1]
-            name = _ids(data, starts[bad] + 1, ends[bad])[0].as_py()
+            name = _ids(data, starts[bad] + 1, ends[bad])[0][0].as_py()
             problem = _base_problem(name, first + line, text, SEQUENCE_BYTES + _WHITE_SPACE)
             n_lines, n_bytes = first + int(bad[0]), int(starts[bad[0]])
         spaces = odd[white]
@@ -171,8 +212,32 @@ def parse_fasta(block: bytes, final: bool) -> Parsed:
         bases = np.delete(bases[: offsets[n_good]], spaces)
         offsets = offsets[: n_good + 1] - np.searchsorted(spaces, offsets[: n_good + 1])
     good = headers[:n_good]
-    ids = _ids(data, starts[good] + 1, ends[good])
-    return Parsed(_columns(ids, bases, np.diff(offsets)), n_bytes, n_lines, problem=problem)
+    ids, n_escaped = _ids(data, starts[good] + 1, ends[good])
+    columns = _columns(ids, bases[: offsets[n_good]], np.diff(offsets[: n_good + 1]))
+    return Parsed(columns, n_bytes, n_lines, n_escaped=n_escaped, problem=problem)
+
+
+def _before_first_header(block: bytes, starts: Ints, ends: Ints, n_lines: int) -> Problem | None:
+    """What is wrong with the lines before the first header, which may only be blank."""
+    for line in range(n_lines):
+        if text := block[starts[line] : ends[line]].strip():
+            got = shown(block[starts[line] : ends[line]].rstrip(b"\r"))
+            return Problem(None, line, got, "a header that starts with '>'", _START if text[0] == _GT else CUT)
+    return None
+
+
+def _with_stray_cr(data: Bytes, starts: Ints, ends: Ints) -> Ints:
+    """Return which of these lines hold a carriage return before their end, int64."""
+    returns = np.flatnonzero(data == _CR)
+    if not len(returns) or not len(starts):
+        return np.empty(0, np.int64)
+    n_in_line: Ints = np.searchsorted(returns, ends) - np.searchsorted(returns, starts)
+    return np.flatnonzero(n_in_line)
+
+
+def _stray_cr_problem(header: bytes, line: int) -> Problem:
+    got = f"a carriage return inside the header {shown(header)}"
+    return Problem(None, line, got, "lines that end in LF or CR LF", _CONVERT)
 
 
 def parse_sam(block: bytes, final: bool) -> Parsed:
@@ -181,11 +246,11 @@ def parse_sam(block: bytes, final: bool) -> Parsed:
     names: list[str] = []
     mates: list[int] = []
     sequences: list[bytes] = []
-    n_lines = n_bytes = n_skipped = 0
+    n_lines = n_bytes = n_skipped = n_escaped = 0
     problem = None
-    for line in block[:end].splitlines(keepends=True) if end else []:
-        text = line.rstrip(b"\r\n")
-        if text and not (text[:1] == b"@" and text[3:4] == b"\t"):
+    for line in _split_lines(block[:end]):
+        text = line.removesuffix(b"\r")
+        if text and not is_sam_header(text):
             fields = text.split(b"\t", _SAM_FIELDS)
             if problem := _sam_problem(fields, n_lines):
                 break
@@ -194,15 +259,31 @@ def parse_sam(block: bytes, final: bool) -> Parsed:
                 n_skipped += 1
             else:
                 sequence = b"" if fields[9] == b"*" else fields[9]
-                names.append(fields[0].decode("utf-8", "replace"))
+                names.append(name_from(fields[0]))
+                n_escaped += _is_escaped(fields[0])
                 mates.append(mate_from_flag(flag))
                 sequences.append(sequence.translate(_COMPLEMENT)[::-1] if flag & _REVERSE else sequence)
         n_lines += 1
-        n_bytes += len(line)
+        n_bytes += len(line) + 1
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     bases = np.frombuffer(b"".join(sequences), np.uint8)
     columns = Columns(_strings(names), np.array(mates, np.int8), bases, lengths)
-    return Parsed(columns, n_bytes, n_lines, n_skipped, problem)
+    return Parsed(columns, min(n_bytes, end), n_lines, n_skipped, n_escaped, problem)
+
+
+def _split_lines(block: bytes) -> list[bytes]:
+    """Return the lines without their newlines; unlike bytes.splitlines, a carriage return ends none."""
+    lines = block.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def is_sam_header(line: bytes) -> bool:
+    """True for a header line (two letters after the @), but not for an alignment whose name looks like one."""
+    if line[:1] != b"@" or re.match(rb"@[A-Za-z][A-Za-z](\s|$)", line) is None:
+        return False
+    return re.match(SAM_ALIGNMENT, line) is None
 
 
 def _lines(data: Bytes, with_last: bool) -> tuple[Ints, Ints]:
@@ -240,8 +321,8 @@ def _not_letters(bases: Bytes) -> npt.NDArray[np.bool_]:
     return odd
 
 
-def _ids(data: Bytes, starts: Ints, ends: Ints) -> pa.StringArray:
-    """Headers up to the first space or tab."""
+def _ids(data: Bytes, starts: Ints, ends: Ints) -> tuple[pa.StringArray, int]:
+    """Return headers up to the first space or tab, and how many have bytes that are no UTF-8."""
     text = gather(data, starts, ends)
     offsets = offsets_from(ends - starts)
     white = np.flatnonzero((text == ord(" ")) | (text == ord("\t")))
@@ -251,9 +332,14 @@ def _ids(data: Bytes, starts: Ints, ends: Ints) -> pa.StringArray:
         text, offsets = gather(text, offsets[:-1], id_ends), offsets_from(id_ends - offsets[:-1])
     if len(text) and text.max() > 127:  # not ASCII: one by one, for some may not be UTF-8
         raw = text.tobytes()
-        return _strings([raw[a:b].decode("utf-8", "replace") for a, b in pairwise(offsets.tolist())])
+        names = [raw[a:b] for a, b in pairwise(offsets.tolist())]
+        return _strings([name_from(name) for name in names]), sum(map(_is_escaped, names))
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(text)]
-    return pa.StringArray.from_buffers(len(offsets) - 1, buffers[1], buffers[2])
+    return pa.StringArray.from_buffers(len(offsets) - 1, buffers[1], buffers[2]), 0
+
+
+def _is_escaped(raw: bytes) -> bool:
+    return not raw.isascii() and raw.decode("utf-8", "ignore").encode() != raw
 
 
 def _strings(names: list[str]) -> pa.StringArray:
@@ -278,8 +364,12 @@ def _fastq_problem(record: list[bytes], line: int) -> Problem:
         got = shown(header) if header else "an empty line"
         return Problem(None, line, got, "a header that starts with '@'", MULTI_LINE)
     if len(record) == 1:
+        if b"\r" in header:
+            return _stray_cr_problem(header, line)
         return Problem(None, line, "the end of the file in a header", "the 4 lines of a record")
-    name = header[1:].replace(b"\t", b" ").partition(b" ")[0].decode("utf-8", "replace")
+    if b"\r" in header:
+        return _stray_cr_problem(header, line)
+    name = name_from(header[1:].replace(b"\t", b" ").partition(b" ")[0])
     sequence = rest[0]
     if sequence.translate(None, SEQUENCE_BYTES):
         return _base_problem(name, line + 1, sequence)
@@ -288,6 +378,9 @@ def _fastq_problem(record: list[bytes], line: int) -> Problem:
     if not rest[1].startswith(b"+"):
         got = shown(rest[1]) if rest[1] else "an empty line"
         return Problem(name, line + 2, got, "a line that starts with '+' after the sequence", MULTI_LINE)
+    if rest[1].rstrip() != b"+" and rest[1][1:].rstrip() != header[1:].rstrip():
+        got = f"{shown(rest[1])} after the sequence"
+        return Problem(name, line + 2, got, f"'+' alone, or with the header {shown(header[1:])}", MULTI_LINE)
     if len(rest) == 2:
         return Problem(name, line + 2, "the end of the file after the '+' line", "the 4 lines of a record")
     quality = rest[2]
@@ -300,14 +393,14 @@ def _fastq_problem(record: list[bytes], line: int) -> Problem:
 
 def _sam_problem(fields: list[bytes], line: int) -> Problem | None:
     """What is wrong with a SAM line, if anything."""
-    name = fields[0].decode("utf-8", "replace") if len(fields) > 1 else None
+    name = name_from(fields[0]) if len(fields) > 1 else None
     if len(fields) < _SAM_FIELDS:
         return Problem(name, line, f"{len(fields)} tab-separated fields", f"at least {_SAM_FIELDS} in a SAM line")
     if not fields[1].isdigit():
         return Problem(name, line, f"the flag {shown(fields[1])}", "a whole number")
     sequence, quality = b"" if fields[9] == b"*" else fields[9], fields[10]
     if sequence.translate(None, _LETTERS + b"=.*-"):
-        return _base_problem(fields[0].decode("utf-8", "replace"), line, sequence, _LETTERS + b"=.*-")
+        return _base_problem(name_from(fields[0]), line, sequence, _LETTERS + b"=.*-")
     if quality != b"*" and len(quality) != len(sequence):
         got = f"a quality of {len(quality)} characters"
         return Problem(name, line, got, f"{len(sequence)} (the length of the sequence)")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -26,10 +27,13 @@ def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text. Raises: ValueError, for NaN and infinities as well, which JSON does not have."""
 
     def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant}, which JSON does not have")
+        raise ValueError(f"{constant}, which is no number of JSON")
+
+    def finite(number: str) -> float:
+        return value if math.isfinite(value := float(number)) else refuse(number)
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, parse_float=finite)
     except RecursionError:
         raise ValueError("values nested too deep") from None
 
@@ -86,7 +90,7 @@ class Fields:
 
         def fits(value: Any) -> bool:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return is_number and math.isfinite(value) and _within(value, least, most)
+            return is_number and abs(value) <= sys.float_info.max and _within(value, least, most)
 
         return float(self._take(name, default, f"a number{_range(least, most)}", fits))
 

@@ -7,35 +7,71 @@ plan    -> Work           with the checksums up to its end        pipeline.Plann
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import logging
+import os
+import stat
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from wyr_batch.bytesource import open_file
 from wyr_batch.config import RunConfig
 from wyr_batch.errors import OtherReadsError, UsageError
+from wyr_batch.files import look_at, reason_of, shown_path
 from wyr_batch.manifest import ReadsDigest
 from wyr_batch.pairs import interleaved_chunks, paired_chunks
 from wyr_batch.pipeline import Planner, Work
 from wyr_batch.reads import ReadChunk, Reads, open_reads
 
+logger = logging.getLogger("wyr_batch")
+
 
 def input_list(files: Sequence[str], listed_in: Path | None) -> tuple[str, ...]:
-    """Return the inputs named by FILES and, one a line, by --infile-list. Raises: UsageError."""
+    """Return the inputs named by FILES and, one a line, by --infile-list. Raises: UsageError.
+
+    A byte order mark and carriage returns at the ends of lines do not count; names may be any bytes.
+    """
     if listed_in is None:
         return tuple(files)
     try:
-        lines = listed_in.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        got = getattr(error, "strerror", None) or "a file that is no text"
-        raise UsageError(f"--infile-list: got {got!r} for {listed_in}, expected a text file. Check the path.") from None
-    return (*files, *(line.strip() for line in lines if line.strip()))
+        lines = listed_in.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError as error:
+        got = f"{reason_of(error)!r} for {shown_path(listed_in)}"
+        raise UsageError(f"--infile-list: got {got}, expected a text file. Check the path.") from None
+    names = [os.fsdecode(line.strip()) for line in lines if line.strip()]
+    if odd := next((name for name in names if "\0" in name), None):
+        raise UsageError(
+            f"--infile-list: got {shown_path(odd[:40])!r} in {listed_in}, expected a name a line, as text."
+        )
+    return (*files, *names)
+
+
+def check_distinct(inputs: Sequence[str], paired: bool) -> None:
+    """Say which inputs are given twice. Raises: UsageError for a pair of one file, whose mates would be the reads."""
+    known: dict[tuple[int, int], str] = {}
+    for i, path in enumerate(inputs):
+        status = look_at(path) if path != "-" else None
+        if status is None or not stat.S_ISREG(status.st_mode):
+            continue
+        file = (status.st_dev, status.st_ino)
+        if paired and i % 2 and known.get(file) == inputs[i - 1]:
+            raise UsageError(
+                f"--paired: got {shown_path(path)} as first and as second mates, expected two files: R1 R2."
+            )
+        if file in known:
+            logger.warning("%s: given twice (as %s): its reads are rows twice", *map(shown_path, (path, known[file])))
+        known[file] = path
 
 
 class InputWatch:
     """How far the reading is: compressed bytes read of all, over all inputs; and in which file it is."""
 
-    def __init__(self, n_inputs: int) -> None:
+    def __init__(self, n_inputs: int, warn: Callable[[str], None] = logger.warning) -> None:
+        """
+        Args:
+            warn: takes what a user should know of an input.
+        """
+        self.warn = warn
         self._open: list[Reads] = []
         self._n_done = 0
         self.n_inputs = n_inputs
@@ -67,11 +103,14 @@ class InputWatch:
 
 
 def check_readable(path: str) -> None:
-    """Raise InputError if an input is not there, empty, or of no known format; stdin and pipes are left alone."""
-    if path != "-" and Path(path).is_file():
+    """Raise InputError if an input is not there or of no known format; stdin and pipes are left alone."""
+    status = look_at(path) if path != "-" else None
+    if path == "-":
+        open_file(path)  # raises if it is closed
+    elif status is None or stat.S_ISDIR(status.st_mode):
+        open_file(path)  # raises
+    elif stat.S_ISREG(status.st_mode):
         open_reads(path).close()
-    elif path != "-" and not Path(path).exists():
-        open_file(path)
 
 
 def read_chunks(config: RunConfig, watch: InputWatch) -> Generator[ReadChunk, None, None]:
@@ -91,7 +130,7 @@ def _all_chunks(config: RunConfig, watch: InputWatch) -> Iterator[ReadChunk]:
     for i in range(0, len(config.inputs), at_once):
         paths = config.inputs[i : i + at_once]
         with ExitStack() as stack:
-            opened = [stack.enter_context(open_reads(path)) for path in paths]
+            opened = [stack.enter_context(open_reads(path, place=i, warn=watch.warn)) for path in paths]
             watch.now_reading(opened)
             if config.paired:
                 yield from paired_chunks(opened[0], opened[1])
@@ -124,8 +163,8 @@ def read_new(
             yield chunk, digest.add(chunk)
     if left:
         raise OtherReadsError(
-            f"{config.inputs[-1]}: got the end after {n_skip - left:,} reads, expected the {n_skip:,} that were "
-            "explained before and more. Give the inputs of the run that is resumed, or start anew with --overwrite."
+            f"{shown_path(config.inputs[-1])}: got the end after {n_skip - left:,} reads, expected the {n_skip:,} that "
+            "were explained before and more. Give the inputs of the resumed run, or start anew with --overwrite."
         )
 
 

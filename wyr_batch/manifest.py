@@ -1,7 +1,8 @@
 """What a run is: its inputs, bundle and options. `_run.json` holds it, so that --resume goes on with the same run only.
 
-An input is known by its size, its time and a hash of its head. Besides, every finished part keeps checksums of all
-reads so far, and a resumed run compares them with the reads it passes over: exactly-once rests on those.
+An input is known by its size and a hash of its head; its time may change (a copy, a touch). Besides, every finished part
+keeps checksums of all reads so far, and a resumed run compares them with the reads it passes over: exactly-once rests on
+those.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 
 from wyr_batch.bytesource import crc32
 from wyr_batch.errors import OtherReadsError, OutputError, UsageError
+from wyr_batch.fields import Fields
+from wyr_batch.files import exists, shown_path, write_whole
 from wyr_batch.reads import ReadChunk
 
 MANIFEST_NAME = "_run.json"
@@ -26,15 +29,14 @@ _HEAD_BYTES = 1 << 20
 
 
 def describe_input(path: str) -> dict[str, Any]:
-    """Return what an input is known by: its name, and for a regular file size, time and the sha256 of its first MiB."""
-    described: dict[str, Any] = {"path": path}
+    """Return what an input is known by: its name, and for a regular file its size and the sha256 of its first MiB."""
+    described: dict[str, Any] = {"path": shown_path(path)}
     try:
         status = os.stat(path) if path != "-" else None
         if status and stat.S_ISREG(status.st_mode):
             with open(path, "rb") as file:
                 head = file.read(_HEAD_BYTES)
-            described |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-            described["head_sha256"] = hashlib.sha256(head).hexdigest()
+            described |= {"bytes": status.st_size, "head_sha256": hashlib.sha256(head).hexdigest()}
     except OSError:
         pass  # opening it will say what is wrong
     return described
@@ -56,7 +58,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     else:
         for was, here in zip(old, new, strict=True):
             if was["path"] not in then.get("damaged", []):
-                changed = [key for key in ("bytes", "modified_ns", "head_sha256") if was.get(key) != here.get(key)]
+                changed = [key for key in ("bytes", "head_sha256") if was.get(key) != here.get(key)]
                 found += [f"{was['path']}: {key} was {was.get(key)}, is {here.get(key)}" for key in changed]
     before, after = then.get("options", {}), now["options"]
     found += [
@@ -78,46 +80,32 @@ def check_same_run(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Write _run.json so that it is whole or not there, even after a power cut. Raises: OutputError."""
-    path = folder / MANIFEST_NAME
-    partial = path.with_suffix(".partial")
-    try:
-        with partial.open("w") as file:
-            json.dump({"schema_version": SCHEMA_VERSION, **content}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        sync_folder(folder)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: got '{error.strerror}' while writing, expected a place with space and permission. Mend that."
-        ) from None
+    write_whole(folder / MANIFEST_NAME, json.dumps({"schema_version": SCHEMA_VERSION, **content}, indent=1))
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return what _run.json of a folder holds, None if there is none. Raises: OutputError if it is not one of ours."""
     path = folder / MANIFEST_NAME
-    try:
-        content = json.loads(path.read_text())
-        version = content["schema_version"]
-    except FileNotFoundError:
+    if not exists(path, OutputError):
         return None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise OutputError(
-            f"{path}: got a file that cannot be read, expected one of this tool. Use --overwrite."
-        ) from None
+    fields = Fields.read(path, OutputError, "Use --overwrite.")
+    version = fields.whole("schema_version")
     if version != SCHEMA_VERSION:
         got = f"schema_version {version}, expected {SCHEMA_VERSION}"
         raise OutputError(f"{path}: got {got}. Resume with the wyr-batch that began the run, or use --overwrite.")
-    return dict(content)
+    return run_from(fields)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def run_from(fields: Fields) -> dict[str, Any]:
+    """Return the description of a run, from _run.json or a footer. Raises: as `fields` does."""
+    for name in ("version", "bundle_sha256"):
+        fields.text(name)
+    for name in ("options", "footer"):
+        fields.mapping(name)
+    for entry in fields.objects("inputs"):
+        entry.text("path")
+    fields.texts("damaged", [])
+    return fields.content
 
 
 class ReadsDigest:

@@ -50,7 +50,7 @@ class Source:
 def check_outputs(outputs: Sequence[Output], sources: Sequence[Source]) -> None:
     """Refuse outputs that would harm something. Raises: UsageError, OutputError."""
     for output in outputs:
-        _check_place(output)
+        check_place(output)
         for source in sources:
             _check_apart(output, source)
     for one, other in combinations(outputs, 2):
@@ -64,7 +64,8 @@ def check_outputs(outputs: Sequence[Output], sources: Sequence[Source]) -> None:
                 )
 
 
-def _check_place(output: Output) -> None:
+def check_place(output: Output) -> None:
+    """Refuse a path that nothing can be written to, or whose kind is another. Raises: UsageError, OutputError."""
     text = str(output.path)
     if text == "-":
         raise UsageError(f"{output.flag}: got -, expected the name of a {output.kind}: this output is no stream.")

@@ -1,6 +1,8 @@
 """Mates as rows of their own, 1 and 2 in turn: from two files at a time, or from one in which they alternate.
 
-Mates must have the same name, a last `/1` or `/2` aside. A pair that does not match ends the run after the good pairs.
+Mates must have the same name, a last `/1` or `/2` aside, or the `.1` or `.2` that SRA's tools put behind a spot's
+number when asked for read numbers (`SRR1.7.1`, `SRR1.7.2`; in `SRR1.1` and `SRR1.2` the numbers are spots). A pair that
+does not match ends the run after the good pairs.
 """
 
 from __future__ import annotations
@@ -85,9 +87,12 @@ def interleaved_chunks(reads: Reads) -> Iterator[ReadChunk]:
 
 def _first_odd(ids: pa.StringArray) -> int | None:
     """Return the first pair whose names differ; ids of mates in turn."""
-    names = pc.replace_substring_regex(ids, r"/[12]$", "")
+    names = pc.replace_substring_regex(ids, r"(/[12]|(\.[0-9]+)\.[12])$", r"\2")
     place = np.arange(0, len(ids), 2)
+    one, two = (ids.take(pa.array(place + i)) for i in (0, 1))
     differ = pc.not_equal(names.take(pa.array(place)), names.take(pa.array(place + 1)))
+    # a/1 with a/1 are the first mates twice.
+    differ = pc.or_(differ, pc.and_(pc.equal(one, two), pc.match_substring_regex(one, "/[12]$")))
     at = pc.index(differ, True).as_py()
     return None if at < 0 else int(at)
 

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wyr_batch.bytesource import crc32
+
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 8  # length of the footer, magic
 _COPY_BYTES = 1 << 24
@@ -33,6 +35,14 @@ _OFFSETS = {
     (4, 1, 3, 11),
     (4, 1, 3, 14),
 }
+
+
+class DamagedPart(Exception):
+    """A file's data are not those that were written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
 
 
 class _Shifter:
@@ -127,19 +137,26 @@ def shifted_footer(footer: bytes, shift: int) -> bytes:
     return bytes(shifter.out)
 
 
-def join_parquet(paths: Sequence[Path], out: BinaryIO, schema: pa.Schema, metadata: Mapping[str, Any]) -> int:
+def join_parquet(
+    paths: Sequence[Path],
+    out: BinaryIO,
+    schema: pa.Schema,
+    metadata: Mapping[str, Any],
+    crc32s: Sequence[int | None] | None = None,
+) -> int:
     """Write one Parquet file of the row groups of several, in order.
 
     Args:
         paths: files whose schema, metadata aside, is `schema`.
         schema: its metadata go into the file.
         metadata: more for its footer, each as JSON under its key with `wyr_` before it.
+        crc32s: of each file's data, from behind its magic to its footer; None where it is not known.
     Returns: its rows.
-    Raises: OSError, pa.ArrowInvalid, RuntimeError if a file is not whole or has another schema.
+    Raises: OSError, pa.ArrowInvalid, RuntimeError if a file is not whole or has another schema; DamagedPart.
     """
     merged = _empty_footer(schema, metadata)
     out.write(_MAGIC)
-    for path in paths:
+    for path, known in zip(paths, crc32s or [None] * len(paths), strict=True):
         with path.open("rb") as part:
             part.seek(-_TAIL_BYTES, os.SEEK_END)
             n_footer_bytes, magic = struct.unpack("<I4s", part.read(_TAIL_BYTES))
@@ -149,7 +166,9 @@ def join_parquet(paths: Sequence[Path], out: BinaryIO, schema: pa.Schema, metada
             footer = shifted_footer(part.read(n_footer_bytes), out.tell() - len(_MAGIC))
             merged.append_row_groups(_metadata_from(footer))
             part.seek(len(_MAGIC))
-            _copy(part, out, n_data_bytes)
+            found = _copy(part, out, n_data_bytes)
+            if known is not None and found != known:
+                raise DamagedPart(path)
     out.write(_footer_bytes(merged))
     return int(merged.num_rows)
 
@@ -171,10 +190,14 @@ def _footer_bytes(merged: pq.FileMetaData) -> bytes:
     return bytes(file.getvalue().to_pybytes()[len(_MAGIC) :])
 
 
-def _copy(source: BinaryIO, out: BinaryIO, n_bytes: int) -> None:
+def _copy(source: BinaryIO, out: BinaryIO, n_bytes: int) -> int:
+    """Copy bytes and return their checksum."""
+    checksum = 0
     while n_bytes:
         block = source.read(min(n_bytes, _COPY_BYTES))
         if not block:
             raise OSError("the file became shorter while it was copied")
+        checksum = crc32(block, checksum)
         out.write(block)
         n_bytes -= len(block)
+    return checksum

@@ -1,41 +1,53 @@
 """The output of a run as parts, so that whatever ends it, what is finished stays and --resume goes on after it.
 
     masks.parquet.parts/                    beside the output; or the output itself, if that is a directory
-        _run.json                            what the run is, see manifest.py
+        _run.json                            what the run is, see manifest.py; gone once a directory is finished
         part-000000.parquet                 rows 0 to n, whole and on the disk
         part-000001.parquet.partial         the part in hand
 
 A part is a Parquet file of whole chunks of reads. Its footer says where it starts, what it counts, and the checksums
 of all reads up to its end; there is no other list of parts, so nothing can disagree with them. When the last read is
 written, parts are joined to the one file that was asked for, and go; a single part is renamed to it. Of a directory
-they are the dataset.
+they are the dataset: the footer of the last one describes the run, and nothing but Parquet files is left, since polars
+and DuckDB read every file of a folder, whatever its name. What is not ours is never touched, see partsfolder.py.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import os
-import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from wyr_batch.config import PART_S
 from wyr_batch.counts import Counts
 from wyr_batch.errors import OutputError
-from wyr_batch.manifest import MANIFEST_NAME, check_same_run, read_manifest, sync_folder, write_manifest
-from wyr_batch.parquetjoin import join_parquet
-from wyr_batch.writer import MaskWriter, footer_metadata, write_error
+from wyr_batch.fields import Fields
+from wyr_batch.files import exists, shown_path, sync_folder, write_error
+from wyr_batch.manifest import MANIFEST_NAME, check_same_run, read_manifest, run_from, write_manifest
+from wyr_batch.parquetjoin import DamagedPart, join_parquet
+from wyr_batch.partsfolder import (
+    JOINED_NAME,
+    LOCK_NAME,
+    PART_NAME,
+    check_output,
+    footer_of,
+    lock_folder,
+    ours_in,
+    part_fields,
+    partials_in,
+    parts_folder,
+    parts_in,
+    real_output,
+)
+from wyr_batch.writer import MaskWriter, footer_metadata
 
 PART_ROWS = 131_072
-PART_NAME = "part-{:06d}.parquet"
 
 logger = logging.getLogger("wyr_batch")
 
@@ -69,7 +81,8 @@ class Parts:
                 stay, for the workers to look at. False removes them, as they would be in the way.
         Raises: OutputError, UsageError if there is something that may not be replaced or continued.
         """
-        self.output, self.schema, self.run, self.dataset, self.part_s = output, schema, dict(run), dataset, part_s
+        self.output = output if dataset else real_output(output)
+        self.schema, self.run, self.dataset, self.part_s = schema, dict(run), dataset, part_s
         self.folder = output if dataset else parts_folder(output)
         self.counts = Counts()
         self.digest: tuple[int, ...] = (0, 0, 0)
@@ -81,10 +94,10 @@ class Parts:
         self._in_hand, self._began = Counts(), 0.0
         self._in_hand_digest: tuple[int, ...] = (0, 0, 0)
         check_output(output, dataset, resume or overwrite)
-        if resume and not dataset and output.exists():
-            self._take_finished()
+        if resume and not dataset and exists(output, OutputError):
+            self._take_finished(footer_of(output))
             return
-        self._lock = self._open_folder()
+        self._lock = lock_folder(self.folder)
         try:
             self._begin(resume)
         except BaseException:
@@ -96,78 +109,58 @@ class Parts:
         if before:
             check_same_run(self.folder, before, self.run)
             self._load()
-            self.finished = bool(before.get("finished"))
+        elif resume and (parts := parts_in(self.folder)):
+            self._take_finished(footer_of(parts[-1]))
         else:
             if resume:
                 logger.info("--resume: nothing has been finished yet, so this is the whole run.")
-            self._clear()
+            self._remove(self._ours_but_the_lock())
         if self.finished:
+            if before:
+                self._remove([*partials_in(self.folder), self.folder / MANIFEST_NAME])
             self._unlock()
         else:
             write_manifest(self.folder, self.run)
 
-    def _take_finished(self) -> None:
-        """The output file is there: check that this very run made it."""
-        made = footer_of(self.output)
+    def _take_finished(self, made: dict[str, Any]) -> None:
+        """The output is there: check that this very run made it."""
+        where = f"{shown_path(self.output)}, footer"
         if "wyr_run" not in made:
             raise OutputError(
-                f"{self.output}: got a file that --resume cannot go on with. Use --overwrite to replace it."
+                f"{where}: got no description of a run, expected that of this one: --resume cannot go on with it. "
+                "Use --overwrite to replace it."
             )
-        check_same_run(self.output, made["wyr_run"], self.run)
-        self.counts = Counts.from_json(made["wyr_counts"])
+        fields = Fields(made, where, OutputError, "Use --overwrite.")
+        check_same_run(self.output, run_from(fields.object("wyr_run")), self.run)
+        self.counts = Counts.from_json(fields.object("wyr_counts"))
         self.finished = True
-
-    def _open_folder(self) -> IO[str] | None:
-        """Make the folder and lock it against a second run; where locks are not supported, go on without."""
-        try:
-            self.folder.mkdir(exist_ok=True)
-            lock = (self.folder / "_lock").open("w")
-        except OSError as error:
-            got = error.strerror or error
-            raise OutputError(f"{self.folder}: got '{got}', expected a folder to write parts to. Mend that.") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise OutputError(
-                f"{self.folder}: got a run that is still writing there, expected none. Wait for it, or stop it."
-            ) from None
-        except OSError:
-            pass  # some network file systems have no locks
-        return lock
-
-    def _clear(self) -> None:
-        for path in (*self.folder.glob("part-*.parquet*"), self.folder / MANIFEST_NAME):
-            path.unlink(missing_ok=True)
 
     def _load(self) -> None:
         """Take over the finished parts of an earlier run."""
-        self._remove_stale()
+        self._remove(partials_in(self.folder))
         self._count_there()
-        if not self._keep_later:
-            self._remove_later()
+        if self._paths and "wyr_run" in footer_of(self._paths[-1]):
+            self.finished = self.dataset  # killed between its last part and its end
+        elif not self._keep_later:
+            self._remove(set(parts_in(self.folder)) - set(self._paths))
 
     def _count_there(self) -> None:
         """Count the parts that are there, up to the first that is missing."""
-        while (path := self.part_path(self.n_parts)).exists():
-            about = footer_of(path).get("wyr_part")
-            if about is None or about["first_read"] != self.counts.n_reads:
-                raise OutputError(f"{path}: got a part of another run, expected the next one. Use --overwrite.")
-            self.counts += Counts.from_json(about["counts"])
-            self.digest = tuple(about["digest"])
+        while exists(path := self.part_path(self.n_parts), OutputError):
+            about = part_fields(path)
+            if about.whole("first_read") != self.counts.n_reads:
+                raise OutputError(f"{shown_path(path)}: got a part of another run, expected the next. Use --overwrite.")
+            self.counts += Counts.from_json(about.object("counts"))
+            self.digest = tuple(about.wholes("digest"))
             self._paths.append(path)
 
-    def _remove_stale(self) -> None:
-        """Remove what was in hand when a run, or a worker, was killed."""
-        for stale in self.folder.glob("part-*.partial"):
-            stale.unlink(missing_ok=True)
+    def _ours_but_the_lock(self) -> set[Path]:
+        return set(ours_in(self.folder)) - {self.folder / LOCK_NAME}
 
-    def _remove_later(self) -> None:
-        """Remove the parts that come after a missing one."""
-        counted = set(self._paths)
-        for path in self.folder.glob("part-*.parquet"):
-            if path not in counted:
-                path.unlink()
+    @staticmethod
+    def _remove(paths: Iterable[Path]) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
 
     @property
     def n_parts(self) -> int:
@@ -204,17 +197,17 @@ class Parts:
         """Close the part in hand and give it its name. Raises: OutputError; the part is then gone.
 
         Args:
-            last: the run ends with it, so if it is also the first, its footer says what that of the output has to.
+            last: the run ends with it, so its footer describes the run: that of a dataset, or of a file of one part.
         """
         writer, counts, digest = self._writer, self._in_hand, self._in_hand_digest
         self._writer, self._in_hand = None, Counts()
         if writer is None:
             return
         about = {"first_read": self.counts.n_reads, "counts": counts.as_json(), "digest": list(digest)}
-        whole = self._about_run(counts) if last and not self._paths else {}
+        self.counts += counts
+        whole = self._about_run(self.counts) if last and (self.dataset or not self._paths) else {}
         writer.commit(part=about, **whole)
         self._paths.append(writer.output)
-        self.counts += counts
         self.digest = digest
 
     def commit(self) -> None:
@@ -222,20 +215,20 @@ class Parts:
         in_hand = self._writer is not None
         self.finish_part(last=True)
         self._check_there()
-        self._remove_stale()
         if self.dataset:
-            self._remove_later()
-            if not self._paths:  # a dataset without reads still has its columns
-                self._write_empty(self.part_path(0))
-            write_manifest(self.folder, {**self.run, "finished": True, "counts": self.counts.as_json()})
+            if not in_hand:
+                self._write_last()
+            self._remove(self._ours_but_the_lock() - set(self._paths))
             self._unlock()
             return
         if in_hand and self.n_parts == 1:
             self._rename_only_part()
         else:
             self._join()
+        self._remove(self._ours_but_the_lock())
         self._unlock()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):  # a file of others has come meanwhile
+            self.folder.rmdir()
 
     def _check_there(self) -> None:
         """Raise OutputError if a worker has written a part to a folder that is not this one."""
@@ -246,9 +239,12 @@ class Parts:
                 "Name an -o on a file system that every machine of the cluster has."
             )
 
-    def _write_empty(self, path: Path) -> None:
-        about = {"first_read": 0, "counts": Counts().as_json(), "digest": [0, 0, 0]}
-        MaskWriter(path, self.schema, self.run["footer"]).commit(part=about)
+    def _write_last(self) -> None:
+        """Write a part without rows that ends a dataset: its footer says that the run is whole."""
+        path = self.part_path(self.n_parts)
+        about = {"first_read": self.counts.n_reads, "counts": Counts().as_json(), "digest": list(self.digest)}
+        MaskWriter(path, self.schema, self.run["footer"]).commit(part=about, **self._about_run(self.counts))
+        self._paths.append(path)
 
     def _about_run(self, counts: Counts) -> dict[str, Any]:
         return {"run": self.run, "counts": counts.as_json()}
@@ -261,17 +257,25 @@ class Parts:
             raise write_error(self.output, error) from None
 
     def _join(self) -> None:
-        partial = self.output.with_name(self.output.name + ".partial")
+        partial = self.folder / JOINED_NAME
         schema = self.schema.with_metadata(footer_metadata(self.run["footer"]))
+        crc32s = [part_fields(path).whole("data_crc32", -1) for path in self._paths]
         try:
             with partial.open("wb") as file:
-                n_rows = join_parquet(self._paths, file, schema, self._about_run(self.counts))
+                known = [None if crc32 < 0 else crc32 for crc32 in crc32s]
+                n_rows = join_parquet(self._paths, file, schema, self._about_run(self.counts), known)
                 file.flush()
                 os.fsync(file.fileno())
             if n_rows != self.counts.n_reads:
                 raise OSError(f"{n_rows} rows of {self.counts.n_reads} reads")
             partial.replace(self.output)
             sync_folder(self.output.absolute().parent)
+        except DamagedPart as damage:
+            partial.unlink(missing_ok=True)
+            raise OutputError(
+                f"{shown_path(damage.path)}: got other bytes than were written, expected them unchanged: the disk, or "
+                "something else, has damaged this part. Delete it and run the same command with --resume."
+            ) from None
         except (OSError, pa.ArrowInvalid, RuntimeError) as error:
             partial.unlink(missing_ok=True)
             raise write_error(self.output, error) from None
@@ -293,65 +297,16 @@ class Parts:
                 write_manifest(self.folder, {**self.run, "damaged": list(damaged)})
         except OutputError as error:
             logger.error("%s", error)
-        self._remove_stale()
+        self._remove(partials_in(self.folder))
         self._unlock()
-        if not any(self.folder.glob("part-*.parquet")):
-            self._clear()
+        if not self._paths and not parts_in(self.folder):
+            self._remove(ours_in(self.folder))
             with suppress(OSError):  # a worker that is being stopped may have a file there
                 if not self.dataset or not any(self.folder.iterdir()):
                     self.folder.rmdir()
 
     def _unlock(self) -> None:
         if self._lock:
-            (self.folder / "_lock").unlink(missing_ok=True)
+            (self.folder / LOCK_NAME).unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
-
-
-def parts_folder(output: Path) -> Path:
-    """Return where parts of a single output file are kept."""
-    return output.with_name(output.name + ".parts")
-
-
-def footer_of(path: Path) -> dict[str, Any]:
-    """Return the JSON that this tool keeps in a Parquet file's footer: keys `wyr`, `wyr_part`, `wyr_run`, `wyr_counts`.
-
-    Raises: OutputError if it is no readable Parquet file.
-    """
-    try:
-        metadata = pq.read_metadata(path).metadata or {}
-    except (OSError, pa.ArrowInvalid) as error:
-        raise OutputError(f"{path}: got '{str(error)[:100]}', expected a Parquet file. Use --overwrite.") from None
-    return {key.decode(): json.loads(value) for key, value in metadata.items() if key.startswith(b"wyr")}
-
-
-def check_output(output: Path, dataset: bool, may_exist: bool) -> None:
-    """Refuse an output that exists, whose folder does not, or that holds files of others. Raises: OutputError."""
-    if not output.absolute().parent.is_dir():
-        raise OutputError(
-            f"{output}: got no folder {output.parent}, expected one to write to. Make it: mkdir -p {output.parent}"
-        )
-    if dataset:
-        names = sorted(os.listdir(output)) if output.is_dir() else []
-        foreign = [name for name in names if not name.startswith(("part-", MANIFEST_NAME, "_lock", "_run.partial"))]
-        if output.exists() and not output.is_dir():
-            raise OutputError(f"{output}: got a file, expected a directory or a new name, as the name ends in /.")
-        if foreign:
-            raise OutputError(
-                f"{output}: got a directory that holds {foreign[0]}, expected an empty one. Name a file in it, as "
-                f"{output}/masks.parquet, or another directory."
-            )
-        if names and not may_exist:
-            raise OutputError(
-                f"{output}: got a directory with rows of a run, expected an empty one. Use --resume to go on with it, "
-                "or --overwrite to replace it."
-            )
-        return
-    if output.exists() and not may_exist:
-        raise OutputError(f"{output}: got a file that exists, expected a new name. Use --overwrite to replace it.")
-    folder = parts_folder(output)
-    if folder.exists() and not may_exist:
-        raise OutputError(
-            f"{folder}: got parts of a run that did not end, expected none. Use --resume to go on with it, or "
-            "--overwrite to start anew."
-        )

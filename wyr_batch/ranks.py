@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wyr_batch.errors import ModelError, WyrError
+from wyr_batch.fields import Fields
 
 # Columns of the output that are not of a rank; `sequence` is kept free.
 FIXED_COLUMNS = (
@@ -34,9 +35,17 @@ def rank_slices(sizes: Sequence[int]) -> list[slice]:
     return [slice(start, end) for start, end in itertools.pairwise(bounds)]
 
 
-def ranks_from_json(entries: Sequence[dict[str, Any]]) -> list[Rank]:
-    """Return ranks from the `ranks` list of bundle.json or labels.json."""
-    return [Rank(entry["name"], tuple(map(str, entry["labels"]))) for entry in entries]
+def ranks_from_json(entries: Sequence[Fields]) -> list[Rank]:
+    """Return ranks from the `ranks` list of bundle.json or labels.json. Raises: the error of the fields."""
+    return [Rank(entry.text("name"), _labels(entry)) for entry in entries]
+
+
+def _labels(entry: Fields) -> tuple[str, ...]:
+    """Return the labels of a rank; numbers, as of taxa, are taken as texts."""
+    labels = entry.content.get("labels")
+    if isinstance(labels, list) and all(type(label) in (str, int, float) for label in labels):
+        return tuple(map(str, labels))
+    return tuple(entry.texts("labels"))
 
 
 def ranks_to_json(ranks: Sequence[Rank]) -> list[dict[str, Any]]:
@@ -70,9 +79,12 @@ def check_rank_names(names: Sequence[str], where: str, error: type[WyrError] = M
 
 
 def check_ranks(ranks: Sequence[Rank], where: str, error: type[WyrError] = ModelError) -> None:
-    """Raise `error` unless every rank has a name of its own and labels that differ."""
+    """Raise `error` unless every rank has a name of its own and labels that differ, all of them texts of Unicode."""
     if not ranks:
         raise error(f"{where}: got no rank, expected at least one.")
+    for text in (text for rank in ranks for text in (rank.name, *rank.labels)):
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise error(f"{where}: got the name or label {text!r} with half a character, expected whole ones. Mend it.")
     check_rank_names([rank.name for rank in ranks], where, error)
     for rank in ranks:
         if not rank.labels:

@@ -9,9 +9,11 @@ Not handled: bzip2, xz, lz4, fast5, POD5 (named and refused); per-base qualities
 from __future__ import annotations
 
 import itertools
+import logging
 import os
+import re
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pysam
+from pysam.libcutils import set_encoding_error_handler
 
 from wyr_batch.bytesource import CUT, ByteSource, DamagedStream, Problem, open_file
-from wyr_batch.detect import detect_format
+from wyr_batch.detect import EMPTY, detect_format
 from wyr_batch.errors import InputError, UsageError
 from wyr_batch.fastx import (
     SEQUENCE_BYTES,
@@ -36,10 +39,15 @@ from wyr_batch.fastx import (
     parse_sam,
     shown,
 )
+from wyr_batch.files import shown_path
+
+logger = logging.getLogger("wyr_batch")
 
 STDIN_NAME = "<stdin>"
 _BLOCK_BYTES = 1 << 20
 _BATCH_READS, _BATCH_BASES = 1024, 4_000_000
+_ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
+_PROTEIN_LETTERS, _PROTEIN_SHARE, _LOOKED_AT_BASES = np.frombuffer(b"efilpq", np.uint8), 0.1, 100_000
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
@@ -54,6 +62,7 @@ class ReadChunk:
         offsets: int64 [n + 1]; read i is bases[offsets[i]:offsets[i + 1]].
         source: the file as the user named it, `<stdin>` for `-`.
         first_record: number of the chunk's first read in that file, from 1; skipped alignments do not count.
+        place: of the file among the inputs of the command, from 0; of pairs, the first mates' file.
     """
 
     ids: pa.StringArray
@@ -62,6 +71,7 @@ class ReadChunk:
     offsets: npt.NDArray[np.int64]
     source: str
     first_record: int
+    place: int = 0
 
     def __len__(self) -> int:
         return len(self.mates)
@@ -86,6 +96,7 @@ class ReadChunk:
             offsets - offsets[0],
             self.source,
             self.first_record + start,
+            self.place,
         )
 
     @classmethod
@@ -116,7 +127,7 @@ class Reads:
 
     Attributes:
         path: as given.
-        format: FASTQ, FASTA, SAM, BAM or CRAM.
+        format: FASTQ, FASTA, SAM, BAM or CRAM, or `detect.EMPTY`.
         compression: none, gzip, bgzip or zstd.
         n_reads, n_bases: given so far.
         n_skipped: secondary and supplementary alignments met so far.
@@ -130,13 +141,21 @@ class Reads:
         chunk_reads: int = 8192,
         chunk_bases: int = 4_000_000,
         block_bytes: int = _BLOCK_BYTES,
+        place: int = 0,
+        warn: Callable[[str], None] = logger.warning,
     ) -> None:
+        """
+        Args:
+            place: goes into the chunks.
+            warn: takes what a user should know of the file, each once.
+        """
         for name, value in (("chunk_reads", chunk_reads), ("chunk_bases", chunk_bases)):
             if value < 1:
                 raise UsageError(f"{name}: got {value}, expected at least 1. Give a larger number.")
         self.path = os.fspath(path)
         self.n_reads = self.n_bases = self.n_skipped = 0
-        self._name = STDIN_NAME if self.path == "-" else self.path
+        self._name = STDIN_NAME if self.path == "-" else shown_path(self.path)
+        self._warn, self._n_escaped = warn, 0
         self._record = self._line = 0  # good records and lines so far
         self._block_bytes = block_bytes
         self._file, self.total_bytes = open_file(self.path)
@@ -151,7 +170,7 @@ class Reads:
         except BaseException:
             self.close()
             raise
-        self._regrouper = _Regrouper(self._name, chunk_reads, chunk_bases)
+        self._regrouper = _Regrouper(self._name, chunk_reads, chunk_bases, place)
         self._chunks = self._make_chunks()
 
     @property
@@ -172,6 +191,8 @@ class Reads:
 
     def __next__(self) -> ReadChunk:
         chunk = next(self._chunks)
+        if not self.n_reads:
+            self._look_at_letters(chunk.bases[:_LOOKED_AT_BASES])
         self.n_reads += len(chunk)
         self.n_bases += chunk.n_bases
         return chunk
@@ -183,7 +204,34 @@ class Reads:
         if self.path != "-":
             self._file.close()
 
+    def _look_at_letters(self, bases: npt.NDArray[np.uint8]) -> None:
+        """Warn if these are the letters of proteins."""
+        share = np.isin(bases | 0x20, _PROTEIN_LETTERS).mean() if len(bases) else 0.0
+        if share > _PROTEIN_SHARE:
+            self._warn(
+                f"{self._name}: {share:.0%} of the letters are E, F, I, L, P or Q, which proteins have and nucleotides "
+                "have not. The classifier reads each run of them as one unknown token."
+            )
+
+    def _note_escaped(self, n: int) -> None:
+        if n and not self._n_escaped:
+            self._warn(f"{self._name}: some names hold bytes that are not UTF-8; they are written as \\xNN.")
+        self._n_escaped += n
+
+    def _check_any(self) -> None:
+        """Say that the file holds no read. Raises: InputError if it holds records, and all of them were skipped."""
+        if self.n_skipped:
+            raise InputError(
+                f"{self._name}: got {self.n_skipped:,} secondary or supplementary alignments and nothing else, "
+                "expected reads. Give the primary ones as well."
+            )
+        got = "0 bytes" if self.format == EMPTY else f"a {self.format} header and no records"
+        self._warn(f"{self._name}: {got}, so no reads.")
+
     def _make_chunks(self) -> Generator[ReadChunk, None, None]:
+        if self.format == EMPTY:
+            self._check_any()
+            return
         parsers = {"FASTQ": parse_fastq, "FASTA": parse_fasta, "SAM": parse_sam}
         parser = parsers.get(self.format)
         blocks = self._text(parser) if parser else self._alignments()
@@ -201,6 +249,8 @@ class Reads:
             yield from self._regrouper.last()
             if damage:
                 raise damage
+            if self._record == self.n_skipped:
+                self._check_any()
         finally:
             blocks.close()
 
@@ -217,6 +267,7 @@ class Reads:
             parsed = parse(block + more, final)
             self.n_skipped += parsed.n_skipped
             self._record += len(parsed.columns.lengths) + parsed.n_skipped
+            self._note_escaped(parsed.n_escaped)
             yield parsed.columns
             if parsed.problem:
                 raise self._error(parsed.problem)
@@ -258,7 +309,7 @@ class Reads:
         names: list[str] = []
         mates: list[int] = []
         sequences: list[bytes] = []
-        n_bases = 0
+        n_bases = n_escaped = 0
         failure: Exception | None = None
         record = None
         try:
@@ -267,7 +318,9 @@ class Reads:
                     if record.is_secondary or record.is_supplementary:
                         self.n_skipped += 1
                     else:
-                        names.append(record.query_name or "*")
+                        name = record.query_name or "*"
+                        n_escaped += "\\x" in name and _ESCAPED.search(name) is not None
+                        names.append(name)
                         mates.append(mate_from_flag(record.flag))
                         sequences.append((record.get_forward_sequence() or "").encode("ascii"))
                         n_bases += len(sequences[-1])
@@ -276,6 +329,7 @@ class Reads:
                         break
         except (OSError, ValueError) as error:
             failure = error
+        self._note_escaped(n_escaped)
         return _columns_from(names, mates, sequences), failure, record is None
 
     def _pump(self, write_end: int) -> None:
@@ -312,26 +366,34 @@ class Reads:
         )
 
 
-def open_reads(path: str | os.PathLike[str], *, chunk_reads: int = 8192, chunk_bases: int = 4_000_000) -> Reads:
+def open_reads(
+    path: str | os.PathLike[str],
+    *,
+    chunk_reads: int = 8192,
+    chunk_bases: int = 4_000_000,
+    place: int = 0,
+    warn: Callable[[str], None] = logger.warning,
+) -> Reads:
     """Open reads by content.
 
     Args:
         path: a file, a pipe, or `-` for stdin.
         chunk_reads: most reads in a chunk.
         chunk_bases: most bases in a chunk; a longer read is a chunk of its own.
+        place, warn: see `Reads`.
     Returns: a `Reads`; use it in `with`.
     Raises: InputError if there is nothing to read or it is no known format; damage further on is raised by
         the iteration, after the good reads.
     Example: `with open_reads("reads.fastq.gz") as reads: print(sum(chunk.n_bases for chunk in reads))`
     """
-    return Reads(path, chunk_reads=chunk_reads, chunk_bases=chunk_bases)
+    return Reads(path, chunk_reads=chunk_reads, chunk_bases=chunk_bases, place=place, warn=warn)
 
 
 class _Regrouper:
     """Cuts columns of any size into chunks: as many reads as both limits allow, but at least one."""
 
-    def __init__(self, source: str, chunk_reads: int, chunk_bases: int) -> None:
-        self._source, self._chunk_reads, self._chunk_bases = source, chunk_reads, chunk_bases
+    def __init__(self, source: str, chunk_reads: int, chunk_bases: int, place: int) -> None:
+        self._source, self._chunk_reads, self._chunk_bases, self._place = source, chunk_reads, chunk_bases, place
         self._waiting: list[Columns] = []
         self._n_reads = self._n_bases = 0  # waiting
         self._first_record = 1
@@ -368,6 +430,7 @@ class _Regrouper:
                 offsets[start : stop + 1] - offsets[start],
                 self._source,
                 first,
+                self._place,
             )
             start = stop
         left = Columns(ids[start:], mates[start:], bases[offsets[start] :], columns[2][start:])
@@ -382,9 +445,14 @@ def _columns_from(names: list[str], mates: list[int], sequences: list[bytes]) ->
 
 @contextmanager
 def _quiet_pysam() -> Iterator[None]:
-    """What htslib would print is in our own messages; the level is global, so it is put back at once."""
+    """What htslib would print is in our own messages, and names are escaped as in text formats.
+
+    Both settings are global, so they are put back at once.
+    """
     level = pysam.set_verbosity(0)
+    handler = set_encoding_error_handler("backslashreplace")
     try:
         yield
     finally:
         pysam.set_verbosity(level)
+        set_encoding_error_handler(handler)

@@ -25,9 +25,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from wyr_batch.files import shown_path
 from wyr_batch.pipeline import Explained
 from wyr_batch.ranks import Rank, rank_slices
-from wyr_batch.reads import STDIN_NAME, ReadChunk
+from wyr_batch.reads import ReadChunk
 from wyr_batch.segments import find_segments, running_sum
 from wyr_batch.tokens import Int64s
 
@@ -56,14 +57,16 @@ class RowBuilder:
     ) -> None:
         """
         Args:
-            files: inputs, if rows are to say which one they are from.
+            files: inputs, in the order of the command, if rows are to say which one they are from.
         """
         self.ranks = ranks
         self.slices = rank_slices([len(rank.labels) for rank in ranks])
         self.labels = [pa.array(rank.labels, pa.string()) for rank in ranks]
         self.mask_type = _MASK_TYPES[mask_dtype]
         self.rank_masks, self.top_k, self.confidence = rank_masks, top_k, confidence
-        self.files = {name: i for i, name in enumerate(files)}
+        names = [shown_path(name) for name in files]
+        self.files = list(dict.fromkeys(names))
+        self._file_codes = [self.files.index(name) for name in names]  # by place: two inputs may have one name
         self.schema = self._schema()
 
     def _schema(self) -> pa.Schema:
@@ -136,8 +139,8 @@ class RowBuilder:
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _file(self, chunk: ReadChunk) -> pa.Array:
-        place = np.full(len(chunk), self.files["-" if chunk.source == STDIN_NAME else chunk.source], np.int32)
-        return pa.DictionaryArray.from_arrays(pa.array(place), pa.array(list(self.files), pa.string()))
+        codes = pa.array(np.full(len(chunk), self._file_codes[chunk.place], np.int32))
+        return pa.DictionaryArray.from_arrays(codes, pa.array(self.files, pa.string()))
 
     def _calls(self, r: int, probs: npt.NDArray[np.float32], absent: Bools) -> list[pa.Array]:
         best = probs.argmax(axis=1)

@@ -75,12 +75,13 @@ class Reading:
 
 
 def read_units(reading: Reading) -> Iterator[pa.Table]:
-    """Yield the units of all inputs as rows, and what ended the reading, if that was an error, as the last.
+    """Yield the units of all inputs as rows, then what the reader had to say, and an error that ended the reading.
 
     Two calls yield the same rows, so a reader that died may be replaced by one that starts anew.
     """
     enter_folder(reading.folder)
-    watch = InputWatch(len(reading.config.inputs))
+    warnings: list[str] = []
+    watch = InputWatch(len(reading.config.inputs), warnings.append)
     chunks: list[ReadChunk] = []
     number, first_read, digest = reading.first_unit, reading.n_skip, reading.skip_digest
     failure: pa.Table | None = None
@@ -96,6 +97,8 @@ def read_units(reading: Reading) -> Iterator[pa.Table]:
         failure = table_from_error(error, damaged_inputs(error, watch), reading=True)
     if chunks:
         yield table_from_unit(Unit(number, first_read, digest, chunks, watch.share))
+    if warnings:
+        yield _row({"warnings": warnings})
     if failure is not None:
         yield failure
 
@@ -113,7 +116,7 @@ def table_from_unit(unit: Unit) -> pa.Table:
         "first_read": unit.first_read,
         "digest": list(unit.digest),
         "share": unit.share,
-        "chunks": [[chunk.source, chunk.first_record] for chunk in unit.chunks],
+        "chunks": [[chunk.source, chunk.first_record, chunk.place] for chunk in unit.chunks],
     }
     stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, _CHUNK) as writer:
@@ -131,7 +134,7 @@ def unit_from_table(table: pa.Table) -> Unit:
     content = table.column("reads")[0].as_buffer()
     chunks = []
     with pa.ipc.open_stream(content) as stream:
-        for batch, (source, first_record) in zip(stream, about["chunks"], strict=True):
+        for batch, (source, first_record, place) in zip(stream, about["chunks"], strict=True):
             reads = batch.column(2)
             _, offsets, bases = reads.buffers()
             ends = np.frombuffer(offsets, np.int64)[: len(reads) + 1]
@@ -143,6 +146,7 @@ def unit_from_table(table: pa.Table) -> Unit:
                     ends,
                     source,
                     first_record,
+                    place,
                 )
             )
     return Unit(about["unit"], about["first_read"], tuple(about["digest"]), chunks, about["share"])
@@ -165,7 +169,10 @@ def table_from_result(about: dict[str, Any]) -> pa.Table:
 
 
 def about_from_table(table: pa.Table) -> dict[str, Any]:
-    """Return what a row says, without its reads: of a unit, of a result, or of an error (it has a key `error`)."""
+    """Return what a row says, without its reads.
+
+    A unit, a result, an error (it has a key `error`), or what the reader has to say (`warnings`).
+    """
     about: dict[str, Any] = json.loads(table.column("about")[0].as_py())
     return about
 

@@ -25,10 +25,11 @@ from wyr_batch.config import RunConfig
 from wyr_batch.counts import Counts
 from wyr_batch.engines import Engine, open_engines
 from wyr_batch.errors import EngineError, ModelError, OutputError, WyrError
+from wyr_batch.fields import Fields
 from wyr_batch.inputs import check_readable
 from wyr_batch.job import Job
 from wyr_batch.manifest import MANIFEST_NAME
-from wyr_batch.parts import PART_NAME, footer_of
+from wyr_batch.partsfolder import PART_NAME, footer_of
 from wyr_batch.pipeline import Explained, Work
 from wyr_batch.runner import run_overlapped
 from wyr_batch.stats import RunStats, counts_of
@@ -123,7 +124,8 @@ class UnitWorker:
             table: one row of `units.read_units`.
         Returns: one row: `unit`, `counts`, `digest`, `share`, tokens, `stage_s`, `worker`, `replaces`; or an error.
         """
-        if "error" in about_from_table(table):
+        about = about_from_table(table)
+        if "error" in about or "warnings" in about:
             return table
         if self.failure is not None:
             return self.failure
@@ -158,11 +160,11 @@ class UnitWorker:
         """Return what a part counts that an attempt before this one finished; None if there is none."""
         if not path.exists():
             return None
-        about = footer_of(path).get("wyr_part", {})
+        about = Fields(footer_of(path).get("wyr_part", {}), f"{path}, footer", OutputError)
         wanted = (unit.first_read, list(unit.digest), self.orders.run_key)
-        if (about.get("first_read"), about.get("digest"), about.get("run")) != wanted:
+        if (about.content.get("first_read"), about.content.get("digest"), about.content.get("run")) != wanted:
             return None
-        return Counts.from_json(about["counts"])
+        return Counts.from_json(about.object("counts"))
 
     def _write(self, path: Path, unit: Unit, stats: RunStats) -> None:
         deaths = len(list(path.parent.glob(f"{path.name}.*.partial")))

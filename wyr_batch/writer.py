@@ -1,4 +1,8 @@
-"""Rows to a Parquet file that appears under its name only when it is whole and on the disk."""
+"""Rows to a Parquet file that appears under its name only when it is whole and on the disk.
+
+Every page has a checksum, for readers that look at it, and a part's footer has one of all its data, so that a part that
+was damaged on the disk is seen before it is joined.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,42 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from wyr_batch.bytesource import crc32
 from wyr_batch.errors import OutputError
-from wyr_batch.manifest import sync_folder
+from wyr_batch.files import sync_folder, write_error
 
+_MAGIC_BYTES = 4
 ROW_GROUP_ROWS = 16_384  # few, so that writing them keeps step with reading
 ROW_GROUP_BYTES = 256 << 20  # of Arrow arrays: long reads make row groups of fewer rows, so memory stays flat
+
+
+class _Sink:
+    """A file that knows the checksum of what has been written, its first four bytes (Parquet's magic) aside."""
+
+    closed = False
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self.crc32 = self.n_bytes = 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self.crc32 = crc32(view[max(0, _MAGIC_BYTES - self.n_bytes) :], self.crc32)
+        self.n_bytes += len(view)
+        self._file.write(view)
+        return len(view)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Bring all to the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self.closed = True
+        self._file.close()
 
 
 class MaskWriter:
@@ -36,10 +71,12 @@ class MaskWriter:
         self.schema = schema.with_metadata(footer_metadata(metadata))
         delta = [f"{f.name}.list.element" for f in schema if f.name == "token_start"]
         try:
+            self._sink = _Sink(self.partial)  # not by name: Arrow takes no name that is not UTF-8
             self._writer = pq.ParquetWriter(
-                self.partial,
+                self._sink,
                 self.schema,
                 compression="zstd",
+                write_page_checksum=True,
                 use_dictionary=[f.name for f in schema if pa.types.is_dictionary(f.type)],
                 column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
                 write_statistics=[f.name for f in schema if not pa.types.is_list(f.type)],
@@ -79,15 +116,17 @@ class MaskWriter:
         """Write what is pending, close the file, and give it its name once it is on the disk.
 
         Args:
-            metadata: more for the footer, each as JSON under its key with `wyr_` before it.
+            metadata: more for the footer, each as JSON under its key with `wyr_` before it; `part` gets `data_crc32`.
         Raises: OutputError; the partial file is then gone, to give back its space.
         """
         try:
             self._flush()
+            if "part" in metadata:
+                metadata["part"] = {**metadata["part"], "data_crc32": self._sink.crc32}
             self._writer.add_key_value_metadata({f"wyr_{key}": json.dumps(value) for key, value in metadata.items()})
             self._writer.close()
-            with self.partial.open("rb") as file:
-                os.fsync(file.fileno())
+            self._sink.sync()
+            self._sink.close()
             self.partial.replace(self.output)
             sync_folder(self.output.absolute().parent)
         except OSError as error:
@@ -101,6 +140,7 @@ class MaskWriter:
         """Close and remove the partial file."""
         try:
             self._writer.close()
+            self._sink.close()
         except OSError:
             pass
         finally:
@@ -110,13 +150,3 @@ class MaskWriter:
 def footer_metadata(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the schema metadata that say how a file was made; `info` shows them."""
     return {"wyr": json.dumps(content)}
-
-
-def write_error(output: Path, error: Exception) -> OutputError:
-    """Return the error to raise where an output cannot be written."""
-    # Arrow says "Error writing bytes to file. Detail: [errno 28] No space left on device".
-    got = str(getattr(error, "strerror", None) or error).rpartition("] ")[2]
-    return OutputError(
-        f"{output}: got '{got}' while writing, expected a place with space and permission. "
-        "Mend that, or name another -o."
-    )

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import click
 
-from wyr_batch.cli.train import train_module
+from wyr_batch.cli.train import NamedPath, train_module
+from wyr_batch.errors import UsageError
+from wyr_batch.files import write_whole
 from wyr_batch.log import logger, set_up
+from wyr_batch.outputs import Source
 
 
 @click.command("evaluate")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--explanandum", "explanandum_dir", required=True, type=click.Path(path_type=Path))
-@click.option("--explainer", "explainer_dir", required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for JSON, Markdown tables and figures.")
+@click.argument("data", type=NamedPath())
+@click.option("--explanandum", "explanandum_dir", required=True, type=NamedPath())
+@click.option("--explainer", "explainer_dir", required=True, type=NamedPath())
+@click.option("-o", "--output", type=NamedPath(), help="Folder for JSON, Markdown tables and figures.")
 @click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test")
 @click.option("--explain", "explained", type=click.Choice(["predicted", "labels"]), default="predicted")
 @click.option("--null-share", default=1.0, help="Share of the reads without a finest label to use.")
@@ -25,7 +29,7 @@ from wyr_batch.log import logger, set_up
 @click.option("--faithfulness-reads", default=500, help="Reads to hide and show tokens of, step by step. 0: none.")
 @click.option(
     "--randomised-explainer",
-    type=click.Path(path_type=Path),
+    type=NamedPath(),
     help="Made by train explainer --randomise: for the sanity check.",
 )
 @click.option("--seed", default=0, help="Of what is drawn at random.")
@@ -57,34 +61,64 @@ def command(
     wyr-batch evaluate --explanandum explanandum --explainer explainer markers.parquet --split validation
     """
     set_up(quiet, False, None)
-    module, reader = train_module("evaluate"), train_module("data")
+    config = train_module("config").EvaluationConfig(
+        explained, window_bp, faithfulness_reads, seed=seed, null_share=null_share, max_reads=max_reads
+    )
+    if randomised_explainer and not faithfulness_reads:
+        raise UsageError(
+            "--randomised-explainer: got --faithfulness-reads 0 as well, expected 1 or more: those reads are compared."
+        )
+    if output:
+        sources = [Source("DATA", data), Source("--explanandum", explanandum_dir), Source("--explainer", explainer_dir)]
+        if randomised_explainer:
+            sources.append(Source("--randomised-explainer", randomised_explainer))
+        train_module("places").check_evaluation_folder(output, sources)
+        train_module("figures").check_matplotlib()
+    module, reader, pairs = train_module("evaluate"), train_module("data"), train_module("explained")
     from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 
     explanandum, ranks = load_explanandum(explanandum_dir)
     explainer = load_explainer(explainer_dir)
+    pairs.check_pair(explanandum, explainer, f"--explainer {explainer_dir}")
     randomised = load_explainer(randomised_explainer) if randomised_explainer else None
-    reads = reader.load_reads(reader.read_table(data), ranks, split, null_share, headers=True)
-    if max_reads:
-        reads = reads.sample(max_reads, seed)
+    if randomised is not None:
+        pairs.check_pair(explanandum, randomised, f"--randomised-explainer {randomised_explainer}")
+    table = reader.read_table(data)
+    reads = reader.load_reads(table, ranks, split, config.null_share, headers=True, source=data)
+    if config.max_reads is not None:
+        reads = reads.sample(config.max_reads, config.seed)
     logger.info("%s: %s reads of the %s part", data, f"{len(reads):,}", split)
-    config = module.EvaluationConfig(explained, window_bp, faithfulness_reads, seed=seed)
     result = {
         "split": split,
-        "null_share": null_share,
+        "null_share": config.null_share,
         **module.evaluate(explanandum, explainer, ranks, reads, config, randomised),
     }
     for rank, divergence in result["blank"].items():
         if divergence > module.BLANK_LIMIT:
             logger.warning("%s", module.blank_warning(rank, divergence))
+    click.echo(json_text({name: value for name, value in result.items() if name != "figure_data"}, indent=2))
     if output:
         write(result, output)
-    click.echo(json.dumps({name: value for name, value in result.items() if name != "figure_data"}, indent=2))
+
+
+def json_text(content: Any, indent: int) -> str:
+    """Return JSON text; JSON has no NaN: what could not be measured is null."""
+
+    def without_nan(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: without_nan(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [without_nan(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(without_nan(content), indent=indent, allow_nan=False)
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    """Write evaluation.json, evaluation.md and figures/ into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
-    (folder / "evaluation.md").write_text(train_module("tables").markdown(result))
+    """Write evaluation.json, evaluation.md and figures/ into `folder`. Raises: OutputError."""
+    with train_module("places").writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "evaluation.json", json_text(result, indent=1) + "\n")
+    write_whole(folder / "evaluation.md", train_module("tables").markdown(result))
     figures = train_module("figures").draw(result, folder / "figures")
     logger.info("%s: evaluation.json, evaluation.md and %d figures", folder, len(figures))

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from wyr_batch.errors import MissingExtraError, UsageError
+from wyr_batch.cli.train import NamedPath
+from wyr_batch.errors import InputError, MissingExtraError, UsageError
+from wyr_batch.files import shown_path
 from wyr_batch.log import logger, set_up
+from wyr_batch.outputs import FOLDER, Output, Source, check_outputs
 
 
 @click.command("export")
-@click.option("--explanandum", "explanandum_dir", type=click.Path(path_type=Path), help="Checkpoint of the classifier.")
-@click.option("--explainer", "explainer_dir", type=click.Path(path_type=Path), help="Checkpoint of its Explainer.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("wyr-bundle"), help="Bundle to write.")
+@click.option("--explanandum", "explanandum_dir", type=NamedPath(), help="Checkpoint of the classifier.")
+@click.option("--explainer", "explainer_dir", type=NamedPath(), help="Checkpoint of its Explainer.")
+@click.option("-o", "--output", type=NamedPath(), default=Path("wyr-bundle"), help="Bundle to write.")
 @click.option("--name", help="Of the bundle. [default: the output's name]")
 @click.option("--window", "window_bp", default=1500, metavar="BP", help="Longer reads are cut by `run`.")
 @click.option("--max-tokens", default=512, help="Longest row the graph takes, <cls> counted.")
-@click.option(
-    "--verify", type=click.Path(path_type=Path), metavar="READS", help="Compare on these, not on the built-in reads."
-)
-@click.option("--metrics", type=click.Path(path_type=Path), metavar="JSON", help="What wyr-batch evaluate printed.")
+@click.option("--verify", type=NamedPath(), metavar="READS", help="Compare on these, not on the built-in reads.")
+@click.option("--metrics", type=NamedPath(), metavar="JSON", help="What wyr-batch evaluate printed.")
 @click.option("--fp16", is_flag=True, help="A float16 graph as well; the same as --dtype float16.")
 @click.option(
     "--dtype",
@@ -64,10 +66,22 @@ def command(
     wyr-batch export --fp16 --tensorrt -o starter_bundle
     """
     set_up(quiet, False, None)
-    from wyr_batch.bundle import load_bundle
+    from wyr_batch.bundle import load_bundle, starter_path
     from wyr_batch.parity import READS, token_arrays
     from wyr_batch.threads import available_cpus
 
+    if (explanandum_dir is None) != (explainer_dir is None):
+        raise UsageError("--explanandum, --explainer: got one of the two, expected both, or neither for the starter.")
+    read = {"--explanandum": explanandum_dir, "--explainer": explainer_dir, "--verify": verify, "--metrics": metrics}
+    sources = [Source(flag, path) for flag, path in read.items() if path is not None]
+    sources.append(Source("the built-in starter", starter_path()))
+    check_outputs([Output("-o", output, FOLDER, makes_parents=True)], sources)
+    described: dict[str, Any] = {}
+    if metrics:
+        described["metrics"] = read_metrics(metrics)
+    reads = token_arrays(verify or READS)
+    if not reads:
+        raise InputError(f"--verify {shown_path(verify or READS)}: got no read with a base, expected at least one.")
     try:
         bundles = importlib.import_module("wyr_batch.export.bundle")
     except ModuleNotFoundError as error:
@@ -76,29 +90,25 @@ def command(
         raise MissingExtraError("wyr-batch export", error.name or "torch", "export") from None
     on_gpu = importlib.import_module("wyr_batch.export.gpu")
     gpu = on_gpu.check_tensorrt() if tensorrt else None
-    if (explanandum_dir is None) != (explainer_dir is None):
-        raise UsageError("--explanandum, --explainer: got one of the two, expected both, or neither for the starter.")
-    described: dict[str, Any] = {}
     if explanandum_dir is None:
         starter = load_bundle()
         for entry in starter.files:
             starter.verified_entry(entry)
         explanandum_dir = starter.folder / "checkpoint" / "explanandum"
         explainer_dir = starter.folder / "checkpoint" / "explainer"
-        described = {"metrics": starter.metrics, "licence": starter.licence, "name": starter.name}
+        described = {"metrics": starter.metrics, "licence": starter.licence, "name": starter.name, **described}
         half_checkpoint = True
-    if metrics:
-        described["metrics"] = read_metrics(metrics)
     if options["licence"]:
         described["licence"] = options.pop("licence")
     options.pop("licence", None)
-    described["name"] = name or described.get("name") or output.name
+    own_name = shown_path(os.path.basename(os.path.abspath(output)))
+    described["name"] = described.get("name", own_name) if name is None else name
     precisions = tuple(sorted({"float32", *dtypes} | ({"float16"} if fp16 else set()), reverse=True))
     bundle = bundles.export_bundle(
         explanandum_dir,
         explainer_dir,
         output,
-        reads=token_arrays(verify or READS),
+        reads=reads,
         dtypes=precisions,
         half_checkpoint=half_checkpoint,
         compact=half_checkpoint,
@@ -128,10 +138,7 @@ def parity_line(name: str, record: Any) -> str:
 
 def read_metrics(path: Path) -> Any:
     """Return the content of a JSON file. Raises: UsageError."""
-    import json
+    from wyr_batch.fields import Fields
 
-    try:
-        content = json.loads(path.read_text())
-        return {name: value for name, value in content.items() if name not in ("figure_data", "tradeoff")}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--metrics {path}: got '{error}', expected what wyr-batch evaluate printed.") from None
+    content = Fields.read(path, UsageError, "Name with --metrics what wyr-batch evaluate printed.").content
+    return {name: value for name, value in content.items() if name not in ("figure_data", "tradeoff")}

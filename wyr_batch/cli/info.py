@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from wyr_batch.errors import InputError
+from wyr_batch.fields import Fields, parse_json
+from wyr_batch.files import exists, is_folder, kind_of, look_at, reason_of, shown_path
+
+_EXPECTED = "expected a bundle (bundle.json), a folder of parts (_run.json, part-000000.parquet) or a Parquet file"
+_PART = re.compile(r"part-\d{6,}\.parquet")
+_SHOWN_CHARACTERS = 100
 
 
 @click.command("info")
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 def command(path: Path | None, debug: bool) -> None:
-    """Show what a bundle holds, or how a Parquet file of masks was made, as JSON.
+    """Show what a bundle holds, or how masks were made, as JSON.
 
-    Without PATH, the built-in starter.
+    PATH is a bundle, a Parquet file that `run` wrote, or its folder of parts, finished or not. Without it, the
+    built-in starter.
 
     \b
     wyr-batch info my_bundle
     wyr-batch info masks.parquet
     """
-    content = bundle_info(path) if path is None or path.is_dir() else parquet_info(path)
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    content = path_info(path)
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(content, indent=2)  # letters that the terminal has not got, as escapes
+    click.echo(text)
+
+
+def path_info(path: Path | None) -> dict[str, Any]:
+    """Return what is known of a bundle, a folder of parts or a Parquet file. Raises: InputError, ModelError."""
+    if path is None:
+        return bundle_info(None)
+    if not is_folder(path):
+        return parquet_info(path)
+    return bundle_info(path) if exists(path / "bundle.json") else parts_info(path)
 
 
 def bundle_info(folder: Path | None) -> dict[str, Any]:
@@ -36,7 +60,7 @@ def bundle_info(folder: Path | None) -> dict[str, Any]:
         bundle.verified_entry(entry)
     return {
         "name": bundle.name,
-        "path": str(bundle.folder),
+        "path": shown_path(bundle.folder),
         "ranks": {rank.name: len(rank.labels) for rank in bundle.ranks},
         "max_tokens": bundle.max_tokens,
         "window_bp": bundle.window_bp,
@@ -59,16 +83,69 @@ def bundle_info(folder: Path | None) -> dict[str, Any]:
 
 
 def parquet_info(path: Path) -> dict[str, Any]:
-    """Return rows, columns and the footer of a Parquet file that `run` wrote."""
+    """Return rows, columns and the footer of a Parquet file that `run` wrote. Raises: InputError."""
+    rows, columns, footer = _read_footer(path)
+    return {"rows": rows, "columns": columns, **_made(footer, "wyr", path).content}
+
+
+def parts_info(folder: Path) -> dict[str, Any]:
+    """Return rows, columns and the footer of a run's folder of parts, and whether the run is finished.
+
+    Raises: InputError if there is no part and no _run.json; also naming the one of them that is not ours.
+    """
+    from wyr_batch.manifest import MANIFEST_NAME
+
+    shown = shown_path(folder)
+    try:
+        names = sorted(os.listdir(folder), key=lambda name: (len(name), name))  # part-1000000 comes last
+    except OSError as error:
+        raise InputError(f"{shown}: got '{reason_of(error)}', {_EXPECTED}. Check the folder's rights.") from None
+    parts = [folder / name for name in names if _PART.fullmatch(name)]
+    if not parts and MANIFEST_NAME not in names:
+        raise InputError(f"{shown}: got a folder of other things, {_EXPECTED}. Check the path.")
+    rows, finished = 0, False
+    columns: dict[str, str] = {}
+    made: dict[str, Any] = {}
+    for part in parts:
+        n_rows, columns, footer = _read_footer(part)
+        made = _made(footer, "wyr", part).content
+        _made(footer, "wyr_part", part)
+        finished = b"wyr_run" in footer
+        rows += n_rows
+    if MANIFEST_NAME in names:
+        run = Fields.read(folder / MANIFEST_NAME, InputError, "It is damaged, or not of wyr-batch.")
+        finished = run.flag("finished", False) or finished
+        made = made or run.mapping("footer", {})
+    return {"rows": rows, "parts": len(parts), "finished": finished, "columns": columns, **made}
+
+
+def _read_footer(path: Path) -> tuple[int, dict[str, str], dict[bytes, bytes]]:
+    """Return rows, columns and metadata of a Parquet file. Raises: InputError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    status = look_at(path)
+    kind = "nothing there" if status is None else kind_of(status)
+    if kind != "a file":
+        raise InputError(f"{shown_path(path)}: got {kind}, {_EXPECTED}. Check the path.")
     try:
         with pq.ParquetFile(path) as file:
-            footer = (file.schema_arrow.metadata or {}).get(b"wyr")
             schema, rows = file.schema_arrow, file.metadata.num_rows
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{path}: got '{str(error)[:100]}', expected a bundle directory or a Parquet file.") from None
-    if footer is None:
-        raise InputError(f"{path}: got a Parquet file without wyr metadata, expected one that wyr-batch run wrote.")
-    return {"rows": rows, "columns": {field.name: str(field.type) for field in schema}, **json.loads(footer)}
+            columns = {field.name: str(field.type) for field in schema}
+            metadata: dict[bytes, bytes] = file.metadata.metadata or {}
+    except (OSError, ValueError, pa.ArrowException) as error:
+        got = reason_of(error)[:_SHOWN_CHARACTERS]
+        raise InputError(f"{shown_path(path)}: got '{got}', {_EXPECTED}. Check the path.") from None
+    return rows, columns, metadata
+
+
+def _made(footer: dict[bytes, bytes], key: str, path: Path) -> Fields:
+    """Return one JSON object of a footer; in a file of others it may be anything. Raises: InputError."""
+    where, advice = f"{shown_path(path)}, footer {key}", "Name a file that wyr-batch run wrote."
+    if key.encode() not in footer:
+        raise InputError(f"{where}: got nothing, expected JSON. {advice}")
+    try:
+        content = parse_json(footer[key.encode()])
+    except ValueError as error:
+        raise InputError(f"{where}: got {error}, expected JSON. {advice}") from None
+    return Fields(content, where, InputError, advice)

@@ -10,13 +10,28 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from wyr_batch.errors import MissingExtraError, UsageError
+from wyr_batch.outputs import Source
 
 # The built-in starter's classes: genera with this many sequences outside the test part.
 MIN_SEQUENCES = 780
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class NamedPath(click.Path):
+    """A path that is not empty: '' is what an unset variable of the shell leaves, and would mean this folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "" and param is not None:
+            flag = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+            raise UsageError(f"{flag}: got an empty name, expected a path.")
+        return super().convert(value, param, ctx)
 
 
 def train_module(name: str) -> ModuleType:
@@ -27,6 +42,16 @@ def train_module(name: str) -> ModuleType:
         if (error.name or "").startswith("wyr_batch"):
             raise
         raise MissingExtraError("wyr-batch train", error.name or name, "train") from None
+
+
+def given(*names: str) -> list[str]:
+    """Return the flags of those of these parameters that the user gave, in the command line or the environment."""
+    context = click.get_current_context()
+    return [
+        param.opts[-1]
+        for param in context.command.params
+        if param.name in names and context.get_parameter_source(param.name) is not ParameterSource.DEFAULT
+    ]
 
 
 @click.group("train")
@@ -46,7 +71,7 @@ def loop_options(steps: int, learning_rate: float, batch_reads: int) -> Callable
     def decorate(function: Command) -> Command:
         for option in reversed(
             [
-                click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."),
+                click.option("-o", "--output", required=True, type=NamedPath(), help="Folder to write."),
                 click.option("--steps", default=steps, help="Batches to train on."),
                 click.option("--evaluate-every", default=500, help="Steps between evaluations and checkpoints."),
                 click.option("--patience", default=5, help="Evaluations without progress before stopping early."),
@@ -63,7 +88,7 @@ def loop_options(steps: int, learning_rate: float, batch_reads: int) -> Callable
                 click.option("--bf16", is_flag=True, help="Mixed precision."),
                 click.option("--compile", is_flag=True, help="Compile the encoder with torch.compile."),
                 click.option("--threads", default=0, help="CPU threads. 0: all this process may use."),
-                click.option("--seed", default=0),
+                click.option("--seed", default=0, help="Of what is drawn at random."),
                 click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the folder."),
                 click.option("--debug", is_flag=True, help="Show a traceback with an error."),
             ]
@@ -75,23 +100,18 @@ def loop_options(steps: int, learning_rate: float, batch_reads: int) -> Callable
 
 
 def _loop(options: dict[str, Any]) -> Any:
-    """Take the loop's options out of `options` and return a LoopConfig; sets torch's threads."""
-    import torch
-
-    from wyr_batch.threads import available_cpus
-
-    torch.set_num_threads(options.pop("threads") or available_cpus())
+    """Take the loop's options out of `options` and return a LoopConfig."""
     options.pop("debug")
-    numbers = ("steps", "evaluate_every", "warmup_steps", "patience", "gradient_accumulation", "seed")
+    numbers = ("steps", "evaluate_every", "warmup_steps", "patience", "gradient_accumulation", "seed", "threads")
     names = (*numbers, "learning_rate", "weight_decay", "bf16")
-    return train_module("loop").LoopConfig(**{name: options.pop(name) for name in names})
+    return train_module("config").LoopConfig(**{name: options.pop(name) for name in names})
 
 
 @command.command("prepare")
-@click.argument("sources", type=click.Path(path_type=Path), nargs=-1)
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write.")
-@click.option("--taxdump", type=click.Path(path_type=Path), help="NCBI taxonomy dump: directory, .tar.gz or .zip.")
-@click.option("--taxids", type=click.Path(path_type=Path), help="Table of FASTA ids and taxids; accession2taxid fits.")
+@click.argument("sources", type=NamedPath(), nargs=-1)
+@click.option("-o", "--output", required=True, type=NamedPath(), help="Parquet file to write.")
+@click.option("--taxdump", type=NamedPath(), help="NCBI taxonomy dump: directory, .tar.gz or .zip.")
+@click.option("--taxids", type=NamedPath(), help="Table of FASTA ids and taxids; accession2taxid fits.")
 @click.option("--ranks", default="superkingdom,phylum,genus", help="Coarsest first.")
 @click.option("--incomplete", type=click.Choice(["drop", "null"]), default="drop", help="Sequences lacking a rank.")
 @click.option("--split", default="stratified", metavar="stratified|hash|COLUMN", help="How to deal sequences out.")
@@ -128,27 +148,40 @@ def prepare(
     wyr-batch train prepare bertax/ --taxdump taxdump.tar.gz -o bertax.parquet
     wyr-batch train prepare reads.csv --split part -o reads.parquet
     """
+    module = train_module("prepare")
+    names = tuple(name.strip() for name in ranks.split(","))
+    kind = split if split in ("stratified", "hash") else "column"
+    rule = module.SplitRule(kind, test_share, validation_share, seed)
+    shares = given("test_share", "validation_share", "seed")
     if not sources or (len(sources) == 1 and sources[0].name == "markers.fasta" and taxdump is None):
+        other = shares + given("taxids", "sequence_column", "taxid_column")
+        fixed = {"ranks": names == module.RANKS, "split": split == "hash", "incomplete": incomplete == "null"}
+        other += given(*(name for name, is_so in fixed.items() if not is_so))
+        if other:
+            raise UsageError(
+                f"{other[0]}: got it for the marker set, which has the ranks {', '.join(module.RANKS)}, null labels "
+                "and a split by hash, expected SOURCES of your own. A FASTA with taxids also needs --taxdump."
+            )
         counts = train_module("markers").prepare_markers(sources[0] if sources else None, output)
     else:
-        module = train_module("prepare")
-        given = split not in ("stratified", "hash")
+        if shares and kind != "stratified":
+            raise UsageError(f"{shares[0]}: got it with --split {split}, expected it with --split stratified only.")
         counts = module.prepare_sources(
             sources,
             output,
-            tuple(ranks.split(",")),
-            module.SplitRule("column" if given else split, test_share, validation_share, seed),
+            names,
+            rule,
             incomplete,
             taxdump,
             taxids,
             module.Columns(sequence_column, taxid_column),
-            split if given else None,
+            split if kind == "column" else None,
         )
     click.echo(json.dumps(counts.to_json(), indent=2))
 
 
 @command.command("explanandum")
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=NamedPath())
 @loop_options(steps=4000, learning_rate=2e-4, batch_reads=128)
 @click.option("--min-sequences", default=MIN_SEQUENCES, help="Sequences a finest class needs outside the test part.")
 @click.option("--hidden-size", default=128)
@@ -186,27 +219,41 @@ def explanandum(
         --start-from InstaDeepAI/nucleotide-transformer-v2-50m-multi-species
     wyr-batch train explanandum markers.parquet -o explanandum --resume
     """
-    module, reader = train_module("explanandum"), train_module("data")
-    loop = _loop(options)
+    configs, loop = train_module("config"), _loop(options)
+    chosen = configs.ReadsConfig(null_share, validation_reads, min_sequences)
+    config = configs.ExplanandumConfig(**options)
+    sources = [Source("DATA", data)]
+    if start_from is not None:
+        if not start_from.strip():
+            raise UsageError("--start-from: got an empty name, expected a directory or the id of a model on the Hub.")
+        if sizes := given("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"):
+            raise UsageError(
+                f"{sizes[0]}: got --start-from as well, expected one of the two: the encoder has its sizes."
+            )
+        sources.append(Source("--start-from", start_from))
+    train_module("places").check_training_folder(output, "explanandum", sources)
+    module, reader, loops = train_module("explanandum"), train_module("data"), train_module("loop")
+    loops.set_threads(loop.threads)
     table = reader.read_table(data)
-    ranks = reader.choose_ranks(table, train_module("prepare").rank_names(table), min_sequences)
-    module.train_explanandum(
-        ranks,
-        reader.load_reads(table, ranks, "train", null_share),
-        reader.load_reads(table, ranks, "validation", null_share).sample(validation_reads),
-        output,
-        module.ExplanandumConfig(**options),
-        loop,
-        resume=resume,
-        start_from=start_from,
-        provenance={"min_sequences": min_sequences, "null_share": null_share},
-    )
+    ranks = reader.choose_ranks(table, train_module("prepare").rank_names(table), chosen.min_sequences, data)
+    with loops.said_clearly(output):
+        module.train_explanandum(
+            ranks,
+            reader.load_reads(table, ranks, "train", chosen.null_share, source=data),
+            reader.load_reads(table, ranks, "validation", chosen.null_share, source=data).sample(validation_reads),
+            output,
+            config,
+            loop,
+            resume=resume,
+            start_from=start_from,
+            provenance={"min_sequences": min_sequences, "null_share": null_share},
+        )
     click.echo(f"{output}: explanandum trained", err=True)
 
 
 @command.command("explainer")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--explanandum", "explanandum_dir", required=True, type=click.Path(path_type=Path))
+@click.argument("data", type=NamedPath())
+@click.option("--explanandum", "explanandum_dir", required=True, type=NamedPath())
 @loop_options(steps=5000, learning_rate=2e-4, batch_reads=48)
 @click.option("--lambda-entropy", default=1.0)
 @click.option("--lambda-area", default=1.0)
@@ -224,9 +271,7 @@ def explanandum(
 )
 @click.option("--warm-start-steps", default=0, help="Steps that first teach where tokens speak for the class.")
 @click.option("--warm-start-share", default=0.45, help="Share of tokens to mark then.")
-@click.option(
-    "--start-from", type=click.Path(path_type=Path), help="Explainer to begin with instead of random weights."
-)
+@click.option("--start-from", type=NamedPath(), help="Explainer to begin with instead of random weights.")
 @click.option("--randomise", type=int, metavar="SEED", help="Shuffle the classifier's weights first: sanity check.")
 def explainer(
     data: Path,
@@ -246,35 +291,53 @@ def explainer(
     wyr-batch train explainer markers.parquet --explanandum explanandum -o explainer
     wyr-batch train explainer markers.parquet --explanandum explanandum -o explainer --resume
     """
-    module, reader = train_module("explainer"), train_module("data")
-    loop = _loop(options)
+    configs, loop = train_module("config"), _loop(options)
+    chosen = configs.ReadsConfig(null_share, validation_reads)
+    config = configs.ExplainerTraining(rank_weights=_numbers(rank_weights, "--rank-weights"), **options)
+    configs.check_counts([("--randomise", randomise, 0)], configs.MOST_SEED)
+    sources = [Source("DATA", data), Source("--explanandum", explanandum_dir)]
+    if start_from is not None:
+        sources.append(Source("--start-from", start_from))
+        if config.warm_start_steps:
+            raise UsageError("--start-from: got --warm-start-steps as well, expected one of the two.")
+    if given("warm_start_share") and not config.warm_start_steps:
+        raise UsageError("--warm-start-share: got no --warm-start-steps, expected 1 or more of them.")
+    if given("entropy_scale") and config.complement != "entropy":
+        raise UsageError(
+            f"--entropy-scale: got --complement {config.complement} as well, expected --complement entropy."
+        )
+    train_module("places").check_training_folder(output, "explainer", sources)
+    module, reader, loops = train_module("explainer"), train_module("data"), train_module("loop")
     from wyr_batch.models.checkpoints import load_explanandum
 
+    loops.set_threads(loop.threads)
     model, ranks = load_explanandum(explanandum_dir)
-    options["rank_weights"] = _numbers(rank_weights, "--rank-weights")
+    config.check_ranks(len(ranks))
     table = reader.read_table(data)
-    training = reader.load_reads(table, ranks, "train", null_share)
+    training = reader.load_reads(table, ranks, "train", chosen.null_share, source=data)
+    validation = reader.load_reads(table, ranks, "validation", chosen.null_share, source=data)
     warn_of_blank(model, ranks, training)
     if randomise is not None:
         module.randomise(model, randomise)
-    module.train_explainer(
-        model,
-        training,
-        reader.load_reads(table, ranks, "validation", null_share).sample(validation_reads),
-        output,
-        module.ExplainerTraining(**options),
-        loop,
-        resume=resume,
-        start_from=start_from,
-        provenance={"null_share": null_share, "randomised": randomise},
-    )
+    with loops.said_clearly(output):
+        module.train_explainer(
+            model,
+            training,
+            validation.sample(validation_reads),
+            output,
+            config,
+            loop,
+            resume=resume,
+            start_from=start_from,
+            provenance={"null_share": null_share, "randomised": randomise},
+        )
     click.echo(f"{output}: explainer trained", err=True)
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...]:
     """Return the numbers of a comma-separated list; none where nothing was given."""
     try:
-        return tuple(float(part) for part in text.split(",")) if text else ()
+        return () if text is None else tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"{option}: got {text}, expected numbers with commas between. Write 1,1,2.") from None
 

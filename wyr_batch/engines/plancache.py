@@ -16,12 +16,13 @@ import hashlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wyr_batch.errors import OutputError
+from wyr_batch.errors import ModelError, OutputError
+from wyr_batch.fields import Fields
+from wyr_batch.files import write_error, write_whole
 
 Key = Mapping[str, Any]
 
@@ -47,25 +48,20 @@ def keyed_path(kind: str, name: str, key: Key, suffix: str) -> Path:
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file that appears whole or not at all. Raises: OutputError."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial.write_bytes(content)
-        partial.rename(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: got '{error}', expected to write there. Set WYR_CACHE to a directory with room."
-        ) from None
+        write_whole(path, content)
+    except (OSError, OutputError) as error:
+        problem = error if isinstance(error, OutputError) else write_error(path, error)
+        raise OutputError(f"{problem} WYR_CACHE names the folder.") from None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON object, None if there is none that can be read."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return Fields.read(path, ModelError).content
+    except ModelError:
         return None
-    return content if isinstance(content, dict) else None
 
 
 def save_plan(name: str, key: Key, plan: bytes, facts: Mapping[str, Any]) -> Path:
@@ -80,12 +76,16 @@ def save_plan(name: str, key: Key, plan: bytes, facts: Mapping[str, Any]) -> Pat
 def find_plan(name: str, key: Key) -> tuple[bytes | None, str]:
     """Return the plan of that key, or None and why there is none that can be used."""
     path = keyed_path("plans", name, key, ".plan")
-    sidecar = read_json(path.with_suffix(".json"))
-    if sidecar is None or not path.is_file():
+    sidecar = read_json(path.with_suffix(".json")) or {}
+    their_key = sidecar.get("key")
+    if not isinstance(their_key, dict) or not os.path.isfile(path):
         return None, nearest(path, name, key)
-    if differing := differences(sidecar.get("key", {}), key):
+    if differing := differences(their_key, key):
         return None, f"{path.name} differs in {differing}"
-    plan = path.read_bytes()
+    try:
+        plan = path.read_bytes()
+    except OSError as error:
+        return None, f"{path.name} cannot be read: {error.strerror}"
     if hashlib.sha256(plan).hexdigest() != sidecar.get("plan_sha256"):
         return None, f"{path.name} is not the file that was written"
     return plan, ""
@@ -96,7 +96,7 @@ def nearest(path: Path, name: str, key: Key) -> str:
     found: list[tuple[int, str]] = []
     for other in sorted(path.parent.glob(f"{slug(name)}-*.json")):
         theirs = (read_json(other) or {}).get("key")
-        if isinstance(theirs, dict) and other.with_suffix(".plan").is_file():
+        if isinstance(theirs, dict) and os.path.isfile(other.with_suffix(".plan")):
             n = sum(theirs.get(field) != value for field, value in _plain(key).items())
             found.append((n, f"{other.stem}.plan differs in {differences(theirs, key)}"))
     return min(found)[1] if found else f"none of {name} has been built here"

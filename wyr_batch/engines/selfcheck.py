@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,24 @@ from wyr_batch import __version__
 from wyr_batch.bundle import PARITY_PASSED, Bundle
 from wyr_batch.engines.base import Engine
 from wyr_batch.engines.cuda import Gpu
-from wyr_batch.engines.plancache import keyed_path, read_json, write_file
+from wyr_batch.engines.plancache import keyed_path, write_file
 from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
+from wyr_batch.fields import Fields
 from wyr_batch.log import logger
-from wyr_batch.parity import N_READS, THRESHOLDS, ParityRecord, compare, token_arrays
+from wyr_batch.parity import N_READS, PARITY_FAILED, THRESHOLDS, ParityRecord, compare, token_arrays
 from wyr_batch.ranks import rank_slices
 from wyr_batch.tokens import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
 
 TIMED_TOKENS, TIMED_RUNS = 256, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a proof that was kept says; rows/s are 0 if it failed."""
+
+    passed: bool
+    failures: tuple[str, ...]
+    rows_per_s: float
 
 
 def proof_key(bundle: Bundle, runtime: str, version: str, dtype: str, gpu: Gpu) -> dict[str, Any]:
@@ -51,13 +62,23 @@ def proof_path(bundle: Bundle, key: Mapping[str, Any]) -> Path:
     return keyed_path("proofs", f"{bundle.name}-{key['runtime']}-{key['dtype']}", key, ".json")
 
 
+def read_proof(path: Path, key: Mapping[str, Any]) -> Proof | None:
+    """Return the proof of that key, None if it is not there; a file of another shape is no proof."""
+    try:
+        found = Fields.read(path, ModelError)
+        record = found.object("record")
+        verdict = record.text("verdict", one_of=(PARITY_PASSED, PARITY_FAILED))
+        proof = Proof(verdict == PARITY_PASSED, tuple(record.texts("failures")), found.number("rows_per_s", least=0))
+    except ModelError:
+        return None
+    return proof if found.content.get("key") == key else None
+
+
 def proven_rows_per_s(bundle: Bundle, runtime: str, version: str, dtype: str, gpu: Gpu) -> float | None:
     """Return the speed that a passed proof on this machine holds, None without one."""
     key = proof_key(bundle, runtime, version, dtype, gpu)
-    found = read_json(proof_path(bundle, key))
-    if found is None or found.get("key") != key or found["record"]["verdict"] != PARITY_PASSED:
-        return None
-    return float(found["rows_per_s"])
+    proof = read_proof(proof_path(bundle, key), key)
+    return proof.rows_per_s if proof and proof.passed else None
 
 
 def ensure_proven(engine: Engine, version: str, gpu: Gpu, threads: int) -> None:
@@ -71,14 +92,15 @@ def ensure_proven(engine: Engine, version: str, gpu: Gpu, threads: int) -> None:
     bundle = engine.bundle
     key = proof_key(bundle, engine.runtime, version, engine.dtype, gpu)
     path = proof_path(bundle, key)
-    found = read_json(path)
-    if found is None or found.get("key") != key:
+    proof = read_proof(path, key)
+    if proof is None:
         logger.info("%s: first use with %s here: comparing it with float32 on the CPU", engine.describe(), bundle.name)
         record = prove(engine, threads)
         passed = record.verdict == PARITY_PASSED
         rows_per_s = round(time_rows(engine), 2) if passed else 0.0
-        found = {"key": key, "record": record.to_json(), "rows_per_s": rows_per_s}
-        write_file(path, (json.dumps(found, indent=2) + "\n").encode())
+        content = {"key": key, "record": record.to_json(), "rows_per_s": rows_per_s}
+        write_file(path, (json.dumps(content, indent=2) + "\n").encode())
+        proof = Proof(passed, record.failures, rows_per_s)
         if passed:
             labels = min(*record.label_agreement, *record.masked_label_agreement)
             logger.info(
@@ -86,9 +108,9 @@ def ensure_proven(engine: Engine, version: str, gpu: Gpu, threads: int) -> None:
                 *(engine.describe(), 100 * labels, record.mask_mean_abs_diff, record.n_reads, rows_per_s),
                 *(min(TIMED_TOKENS, bundle.max_tokens), path),
             )
-    if found["record"]["verdict"] != PARITY_PASSED:
+    if not proof.passed:
         raise ModelError(
-            f"{engine.describe()}: got {'; '.join(found['record']['failures'])}, expected what float32 on the CPU "
+            f"{engine.describe()}: got {'; '.join(proof.failures)}, expected what float32 on the CPU "
             f"gives. It is not used; take another --runtime or --dtype, or delete {path} to try again."
         )
 

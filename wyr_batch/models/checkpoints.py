@@ -8,7 +8,7 @@
                   wyr.json                                    pooling and training provenance, optional
     explainer/    config.json, model.safetensors
 
-No remote code is executed, and a pickle may only build numpy arrays.
+No remote code is executed, a pickle may only build numpy arrays, and no name in a file leads out of its folder.
 """
 
 from __future__ import annotations
@@ -24,17 +24,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wyr_batch.bundle import stays_inside
 from wyr_batch.errors import MissingExtraError, ModelError
+from wyr_batch.fields import Fields
+from wyr_batch.files import exists, is_folder, shown_path, write_whole
 from wyr_batch.models.encoder import Encoder, EncoderConfig
 from wyr_batch.models.explainer import Explainer, ExplainerConfig
-from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.explanandum import POOLINGS, Explanandum
 from wyr_batch.models.tensorfile import read_tensors, write_tensors
-from wyr_batch.ranks import Rank, ranks_from_json, ranks_to_json
+from wyr_batch.ranks import Rank, check_ranks, ranks_from_json, ranks_to_json
 from wyr_batch.tokens import vocabulary
 
 # Tensors of a published file that an encoder classifier does not use.
 UNUSED_KEYS = ("base_model.lm_head.", "base_model.esm.contact_head.", "base_model.esm.embeddings.position_embeddings.")
 
+_ADVICE = "Get the checkpoint again, or mend the file."
 _TOKENIZER_CONFIG = {"tokenizer_class": "EsmTokenizer", "model_max_length": 2048, "eos_token": None}
 
 _ARRAY_GLOBALS = {
@@ -59,15 +63,6 @@ class _ArrayUnpickler(pickle.Unpickler):
         return getattr(np, name)
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise ModelError(f"{path}: got '{error.strerror}', expected a readable file.") from None
-    except ValueError as error:
-        raise ModelError(f"{path}: got {error}, expected JSON. The file is damaged; get it again.") from None
-
-
 def read_ranks(folder: Path) -> list[Rank]:
     """Return the ranks of an Explanandum checkpoint, in head order.
 
@@ -75,22 +70,37 @@ def read_ranks(folder: Path) -> list[Rank]:
     Raises: ModelError.
     """
     processor = folder / "data_processor"
-    if (processor / "labels.json").exists():
-        return ranks_from_json(_read_json(processor / "labels.json")["ranks"])
-    names = _read_json(processor / "metadata.json")["labels"]
-    path = processor / "data_processor.pkl"
+    labels = processor / "labels.json"
+    if exists(labels, ModelError):
+        ranks = ranks_from_json(Fields.read(labels, ModelError, _ADVICE).objects("ranks"))
+    else:
+        names = Fields.read(processor / "metadata.json", ModelError, _ADVICE).texts("labels")
+        ranks = _pickled_ranks(processor / "data_processor.pkl", names)
+    check_ranks(ranks, shown_path(folder))
+    return ranks
+
+
+def _pickled_ranks(path: Path, names: Sequence[str]) -> list[Rank]:
+    """Return the ranks of those names from pickled label encoders. Raises: ModelError."""
     try:
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, IndexError) as error:
-        raise ModelError(f"{path}: got '{error}', expected the label encoders of the training run.") from None
-    encoders = content["encoders"] if isinstance(content, Mapping) else content[0]
-    if not isinstance(encoders, Mapping):
-        fitted = content["labels"] if isinstance(content, Mapping) else content[1]
-        encoders = dict(zip(fitted, encoders, strict=True))
-    missing = [name for name in names if name not in encoders]
-    if missing:
-        raise ModelError(f"{path}: got label encoders for {', '.join(map(str, encoders))}, expected {missing[0]} too.")
-    return [Rank(name, tuple(str(label) for label in encoders[name])) for name in names]
+        encoders = content["encoders"] if isinstance(content, Mapping) else content[0]
+        if not isinstance(encoders, Mapping):
+            fitted = content["labels"] if isinstance(content, Mapping) else content[1]
+            encoders = dict(zip(fitted, encoders, strict=True))
+        if missing := [name for name in names if name not in encoders]:
+            held = ", ".join(map(str, encoders))
+            raise ModelError(f"{shown_path(path)}: got label encoders for {held}, expected {missing[0]} too.")
+        if odd := [name for name in names if not isinstance(encoders[name], list) and np.ndim(encoders[name]) != 1]:
+            raise TypeError(f"no list of labels for {odd[0]}")
+        return [Rank(name, tuple(map(str, encoders[name]))) for name in names]
+    except ModelError:
+        raise
+    except Exception as error:  # what a damaged pickle, or one of another shape, ends in may be any of them
+        raise ModelError(
+            f"{shown_path(path)}: got '{type(error).__name__}: {error}', expected the label encoders of the training "
+            "run. Write labels.json beside it by hand instead."
+        ) from None
 
 
 def load_explanandum(folder: Path) -> tuple[Explanandum, list[Rank]]:
@@ -101,8 +111,10 @@ def load_explanandum(folder: Path) -> tuple[Explanandum, list[Rank]]:
     """
     config = EncoderConfig.from_json(folder / "base_model" / "config.json")
     ranks = read_ranks(folder)
-    provenance = _read_json(folder / "wyr.json") if (folder / "wyr.json").exists() else {}
-    model = Explanandum(config, [len(rank.labels) for rank in ranks], provenance.get("pooling", "mean"))
+    made, pooling = folder / "wyr.json", "mean"
+    if exists(made, ModelError):
+        pooling = Fields.read(made, ModelError, _ADVICE).text("pooling", "mean", one_of=POOLINGS)
+    model = Explanandum(config, [len(rank.labels) for rank in ranks], pooling)
     path = folder / "model" / "model.safetensors"
     tensors = {k: v.float() for k, v in read_tensors(path).items() if not k.startswith(UNUSED_KEYS)}
     _load_strictly(model, tensors, path)
@@ -119,9 +131,9 @@ def load_encoder(source: str) -> Encoder:
     Raises: ModelError naming the file or tensor.
     """
     folder = Path(source)
-    if not folder.is_dir():
+    if not is_folder(folder, ModelError):
         folder = _from_hub(source)
-    if (folder / "model" / "model.safetensors").exists():
+    if exists(folder / "model" / "model.safetensors", ModelError):
         return load_explanandum(folder)[0].encoder
     encoder = Encoder(EncoderConfig.from_json(folder / "config.json"))
     path, tensors = _bare_tensors(folder)
@@ -150,12 +162,16 @@ def _bare_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     whole, index, old = (
         folder / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
     )
-    if whole.exists():
+    if exists(whole, ModelError):
         return whole, read_tensors(whole)
-    if index.exists():
-        names = sorted(set(_read_json(index)["weight_map"].values()))
-        return index, {k: v for name in names for k, v in read_tensors(folder / Path(name).name).items()}
-    if not old.exists():
+    if exists(index, ModelError):
+        places = Fields.read(index, ModelError, "Do not trust this model, or get it again.").object("weight_map")
+        for key in places.content:
+            if not stays_inside(places.text(key)):
+                raise places.wrong(key, "the name of a file in the same folder")
+        names = sorted(set(places.content.values()))
+        return index, {k: v for name in names for k, v in read_tensors(folder / name).items()}
+    if not exists(old, ModelError):
         raise ModelError(f"{folder}: got neither {whole.name} nor {old.name}, expected one of them beside config.json.")
     try:
         tensors: dict[str, Tensor] = torch.load(old, map_location="cpu", weights_only=True)
@@ -197,8 +213,8 @@ def save_explanandum(
     """Write a classifier checkpoint in the published layout; `half` stores float16."""
     for name in ("base_model", "data_processor", "model"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / "base_model" / "config.json").write_text(model.config.to_json())
-    (folder / "base_model" / "vocab.txt").write_text("\n".join(vocabulary()))
+    write_whole(folder / "base_model" / "config.json", model.config.to_json())
+    write_whole(folder / "base_model" / "vocab.txt", "\n".join(vocabulary()))
     _write_json(folder / "base_model" / "tokenizer_config.json", _TOKENIZER_CONFIG)
     _write_json(folder / "data_processor" / "labels.json", {"ranks": ranks_to_json(ranks)})
     metadata = {"sequence_column": "sequence", "labels": [rank.name for rank in ranks]}
@@ -210,7 +226,7 @@ def save_explanandum(
 def save_explainer(model: Explainer, folder: Path, provenance: Mapping[str, Any], half: bool = False) -> None:
     """Write an Explainer checkpoint; `half` stores float16."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(model.config.to_json())
+    write_whole(folder / "config.json", model.config.to_json())
     _write_json(folder / "wyr.json", provenance)
     tensors = {k: v for k, v in model.state_dict().items() if k != "norm.num_batches_tracked"}
     _save_tensors(tensors, folder / "model.safetensors", half)
@@ -223,4 +239,4 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path, half: bool) -> None
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_whole(path, json.dumps(content, indent=2) + "\n")

@@ -13,17 +13,20 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wyr_batch.errors import ModelError
+from wyr_batch.fields import Fields
+from wyr_batch.files import shown_path
 
 # Added to the attention scores of padding. Large enough to give exactly 0 after softmax in float32 and float16,
 # small enough not to overflow float16 when added to a score.
 PADDING_SCORE = -1e4
+# What no model comes near: a config.json that asks for more is damaged, and would take all memory or time.
+MOST_WIDTH, MOST_LAYERS = 10**6, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,7 @@ class EncoderConfig:
 
         Raises: ModelError naming the field that differs.
         """
-        try:
-            fields: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{path}: got {error}, expected a readable config.json of an NT v2 model.") from None
+        fields = Fields.read(path, ModelError, "Name the folder of an NT v2 model.")
         expected = {
             "position_embedding_type": "rotary",
             "add_bias_fnn": False,
@@ -60,17 +60,31 @@ class EncoderConfig:
             "token_dropout": False,
         }
         for name, value in expected.items():
-            if fields.get(name, value) != value:
+            if (got := fields.content.get(name, value)) != value:
                 raise ModelError(
-                    f"{path}: got {name} {fields[name]!r}, expected {value!r}. "
+                    f"{shown_path(path)}: got {name} {got!r}, expected {value!r}. "
                     "Only Nucleotide Transformer v2 encoders (rotary positions, SwiGLU) are supported."
                 )
-        known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
-        config = cls(**known)
+        usual = cls()
+
+        def size(name: str, most: int = MOST_WIDTH) -> int:
+            return fields.whole(name, getattr(usual, name), least=1, most=most)
+
+        vocab_size = size("vocab_size")
+        config = cls(
+            vocab_size=vocab_size,
+            hidden_size=size("hidden_size"),
+            num_hidden_layers=size("num_hidden_layers", MOST_LAYERS),
+            num_attention_heads=size("num_attention_heads"),
+            intermediate_size=size("intermediate_size"),
+            layer_norm_eps=fields.number("layer_norm_eps", usual.layer_norm_eps, least=0, most=1),
+            pad_token_id=fields.whole("pad_token_id", usual.pad_token_id, least=0, most=vocab_size - 1),
+            max_position_embeddings=size("max_position_embeddings"),
+        )
         if config.hidden_size % config.num_attention_heads or config.head_size % 2:
             raise ModelError(
-                f"{path}: got hidden_size {config.hidden_size} with {config.num_attention_heads} heads, expected "
-                "an even number of features per head."
+                f"{shown_path(path)}: got hidden_size {config.hidden_size} with {config.num_attention_heads} heads, "
+                "expected an even number of features per head."
             )
         return config
 

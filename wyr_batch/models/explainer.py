@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wyr_batch.errors import ModelError
-from wyr_batch.models.encoder import full_precision
+from wyr_batch.fields import Fields
+from wyr_batch.files import shown_path
+from wyr_batch.models.encoder import MOST_LAYERS, MOST_WIDTH, full_precision
 
 BATCH_NORM_EPS = 1e-5
 
@@ -43,16 +45,26 @@ class ExplainerConfig:
     @classmethod
     def from_json(cls, path: Path) -> ExplainerConfig:
         """Read the config.json that `to_json` writes. Raises: ModelError."""
-        try:
-            fields = json.loads(path.read_text())
-            config = cls(**fields)
-        except (OSError, ValueError, TypeError) as error:
+        fields = Fields.read(path, ModelError, "Name the folder of an Explainer.")
+        fields.text("kind", "lstm", one_of=("lstm",))
+        if unknown := sorted(fields.content.keys() - cls.__dataclass_fields__.keys() - {"kind"}):
+            known = ", ".join(cls.__dataclass_fields__)
             raise ModelError(
-                f"{path}: got {error}, expected the fields {', '.join(cls.__dataclass_fields__)}."
-            ) from None
-        if config.num_classes < 1:
-            raise ModelError(f"{path}: got num_classes {config.num_classes}, expected at least 1.")
-        return config
+                f"{shown_path(path)}: got the field {unknown[0]!r}, expected {known}. Is it another model?"
+            )
+        usual = cls()
+
+        def size(name: str, most: int = MOST_WIDTH) -> int:
+            return fields.whole(name, getattr(usual, name), least=1, most=most)
+
+        return cls(
+            vocab_size=size("vocab_size"),
+            embedding_dim=size("embedding_dim"),
+            hidden_size=size("hidden_size"),
+            num_layers=size("num_layers", MOST_LAYERS),
+            cell_states=fields.flag("cell_states", usual.cell_states),
+            num_classes=fields.whole("num_classes", least=1, most=MOST_WIDTH),
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"

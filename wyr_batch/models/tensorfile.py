@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from wyr_batch.errors import ModelError
+from wyr_batch.fields import Fields, parse_json
+from wyr_batch.files import shown_path
 
 # In the order in which the package writes them.
 DTYPES = {
@@ -42,18 +44,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         content = bytearray(path.read_bytes())
         n_header = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + n_header])
-        header.pop(_METADATA, None)
-        return {name: _tensor(content, 8 + n_header, **entry) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: got '{error}', expected a safetensors file.") from None
+        fields = parse_json(bytes(content[8 : 8 + n_header]))
+        header = Fields(fields, shown_path(path), ModelError, "Is it a safetensors file?")
+        names = [name for name in header.content if name != _METADATA]
+        return {name: _tensor(content, 8 + n_header, header.object(name)) for name in names}
+    except (OSError, ValueError, TypeError, OverflowError, RuntimeError) as error:
+        raise ModelError(f"{shown_path(path)}: got '{error}', expected a safetensors file.") from None
 
 
-def _tensor(content: bytearray, first: int, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+def _tensor(content: bytearray, first: int, entry: Fields) -> Tensor:
     """Return one tensor; its numbers are content[first + start : first + end]."""
-    start, end = data_offsets
+    dtype, shape = entry.text("dtype", one_of=tuple(DTYPES)), entry.wholes("shape")
+    offsets = entry.wholes("data_offsets")
+    start, end = offsets if len(offsets) == 2 else (-1, -1)
     kind, n = DTYPES[dtype], math.prod(shape)
-    if end - start != n * kind.itemsize or start < 0 or first + end > len(content):
+    if end - start != n * kind.itemsize or min(start, *shape, 0) < 0 or first + end > len(content):
         raise ValueError(f"{len(content) - first} bytes of numbers and {start} to {end} for {dtype} {shape}")
     if not n:
         return torch.empty(shape, dtype=kind)

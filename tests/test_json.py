@@ -1,0 +1,436 @@
+"""JSON that is read is checked: what is not as it should be is a message that names file and field, never a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_models import save_toy_checkpoints
+
+from wyr_batch.bundle import Bundle, load_bundle, starter_path
+from wyr_batch.cli import main
+from wyr_batch.cli.export import read_metrics
+from wyr_batch.engines import plancache
+from wyr_batch.engines.selfcheck import read_proof
+from wyr_batch.errors import ModelError, UsageError
+from wyr_batch.models.checkpoints import load_encoder, load_explainer, load_explanandum, read_ranks
+from wyr_batch.models.encoder import EncoderConfig
+from wyr_batch.models.tensorfile import read_tensors
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "reads.fastq.gz"
+MISSING = object()
+
+
+def change(path: Path, place: tuple[str | int, ...], value: Any) -> None:
+    """Put a value into a JSON file, or remove what is there if it is MISSING; an empty place is all of it."""
+    content: Any = json.loads(path.read_text(encoding="utf-8"))
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    if not place:
+        content = value
+    elif value is MISSING:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return shutil.copytree(starter_path(), tmp_path / "b")
+
+
+def refusal(capsys: pytest.CaptureFixture[str], path: Path) -> str:
+    """Return what `info` says of a path that it refuses."""
+    capsys.readouterr()
+    assert main(["info", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert "unexpected" not in said
+    assert ": got " in said
+    assert ", expected " in said
+    return said
+
+
+RECORD = ("files", "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "value", "words"),
+    [
+        ("bundle", (), [], "b/bundle.json: got [], expected an object"),
+        ("bundle", ("schema_version",), "1", 'schema_version: got "1", expected a whole number'),
+        ("bundle", ("name",), None, "name: got null, expected text"),
+        ("bundle", ("max_tokens",), True, "max_tokens: got true, expected a whole number from 2 to"),
+        ("bundle", ("max_tokens",), 1, "max_tokens: got 1, expected"),
+        ("bundle", ("max_tokens",), float("inf"), "b/bundle.json: got Infinity, which JSON does not have"),
+        ("bundle", ("window_bp",), 5, "window_bp: got 5, expected a whole number from 6 to"),
+        ("bundle", ("window_bp",), 1 << 40, "window_bp: got 1099511627776, expected"),
+        ("bundle", ("pooling",), "max", 'pooling: got "max", expected one of mean, cls'),
+        ("bundle", ("ranks",), {}, "ranks: got {}, expected a list of objects"),
+        ("bundle", ("ranks",), [], "b/bundle.json: got no rank"),
+        ("bundle", ("ranks", 0, "name"), 3, "ranks[0].name: got 3, expected text"),
+        ("bundle", ("ranks", 1, "labels"), "abc", 'ranks[1].labels: got "abc", expected a list of texts'),
+        ("bundle", ("ranks", 1, "labels", 0), None, "expected a list of texts"),
+        ("bundle", ("ranks", 1, "labels", 0), "\ud800", "half a character"),
+        ("bundle", ("ranks", 1, "name"), "Mask", "b/bundle.json: got the rank 'Mask'"),
+        ("bundle", ("files", 0), "model.onnx", "files: got "),
+        ("bundle", ("files", 0, "path"), 5, "files[0].path: got 5, expected text"),
+        ("bundle", ("files", 0, "sha256"), None, "files[0].sha256: got null, expected text"),
+        ("bundle", ("files", 0, "sha256"), "ab", 'files[0].sha256: got "ab", expected 64 hexadecimal digits'),
+        ("bundle", ("files", 0, "dtype"), MISSING, "files[0].dtype: got nothing, expected text"),
+        ("bundle", ("training",), [], "training: got [], expected an object"),
+        ("bundle", ("licence",), 1, "licence: got 1, expected text"),
+        ("parity", (), [], "b/parity.json: got [], expected an object"),
+        ("parity", ("files",), 1, "files: got 1, expected an object"),
+        ("parity", ("files", "model.onnx"), "passed", 'files.model.onnx: got "passed", expected an object'),
+        ("parity", ("files", "model.onnx"), {"verdict": "passed"}, "files.model.onnx.n_reads: got nothing"),
+        ("parity", (*RECORD, "verdict"), "yes", 'verdict: got "yes", expected one of passed, failed'),
+        ("parity", (*RECORD, "label_agreement"), [], "label_agreement: got [], expected a list of numbers"),
+        ("parity", (*RECORD, "masked_label_agreement", 0), "1", "expected a list of numbers from 0 to 1"),
+        ("parity", (*RECORD, "max_abs_diff"), {}, "max_abs_diff.mask: got nothing, expected a number"),
+        ("parity", (*RECORD, "mask_mean_abs_diff"), "0", 'mask_mean_abs_diff: got "0", expected a number'),
+        ("parity", ("runtimes", "openvino float32"), None, "runtimes.openvino float32: got null, expected an object"),
+        ("parity", ("rows_per_s", "onnx float32"), -1, "rows_per_s.onnx float32: got -1, expected a number"),
+    ],
+)
+def test_what_is_wrong_in_a_bundle_is_named(
+    file: str, place: tuple[str | int, ...], value: Any, words: str, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(bundle / f"{file}.json", place, value)
+    assert words in refusal(capsys, bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_bundle_that_is_no_json_is_a_message(content: bytes, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("parity.json", "bundle.json"):
+        (bundle / name).write_bytes(content)
+        assert name in refusal(capsys, bundle)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../outside.onnx", "/etc/hostname", "x/../../outside.onnx", "x\\y", "", ".", "./model.onnx", "x//y", "\ud800"],
+)
+def test_names_may_not_leave_the_bundle(name: str, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(bundle / "model.onnx", bundle.parent / "outside.onnx")
+    change(bundle / "bundle.json", ("files", 0, "path"), name)
+    said = refusal(capsys, bundle)
+    assert f"files[0].path: got {json.dumps(name)}, expected a relative path that stays inside the bundle" in said
+    assert "Do not trust this bundle." in said
+
+
+def test_names_come_once_and_are_looked_up_without_a_crash(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(bundle / "bundle.json", ("files", 1, "path"), "model.onnx")
+    assert 'files[1].path: got "model.onnx", expected each path once' in refusal(capsys, bundle)
+    change(bundle / "bundle.json", ("files", 1, "path"), "x" * 300)
+    assert "File name too long" in refusal(capsys, bundle)
+    with pytest.raises(ModelError, match="File name too long"):
+        load_bundle(Path("x" * 300))
+    (bundle / "loop").symlink_to("loop")
+    change(bundle / "bundle.json", ("files", 1, "path"), "loop")
+    assert "b/loop: got 'Too many levels of symbolic links'" in refusal(capsys, bundle)
+
+
+def test_fields_that_old_bundles_lack_may_be_missing(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("training", "metrics", "licence", "tokenizer"):
+        change(bundle / "bundle.json", (name,), MISSING)
+    change(bundle / "parity.json", ("runtimes",), MISSING)
+    change(bundle / "parity.json", ("rows_per_s", "torch float32"), 0.0)  # it could not run
+    change(bundle / "parity.json", (*RECORD, "max_abs_diff", "mask"), None)  # it was infinite
+    whole, starter = load_bundle(bundle), load_bundle()
+    assert (whole.ranks, whole.files) == (starter.ranks, starter.files)
+    assert whole.verified("onnx", "float32") == bundle / "model.onnx"
+    assert "torch float32" not in whole.rows_per_s
+    assert main(["info", str(bundle)]) == 0
+    assert json.loads(capsys.readouterr().out)["parity"]["model.onnx"]["mask_max"] is None
+    (bundle / "parity.json").unlink()
+    assert load_bundle(bundle).rows_per_s == {}
+
+
+def test_text_is_utf8_whatever_the_locale(bundle: Path) -> None:
+    content = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    content["ranks"][2]["name"] = "Gattung ä 属"
+    (bundle / "bundle.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    code = "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "info", str(bundle)],
+            capture_output=True,
+            env={**environment, "PYTHONIOENCODING": encoding},
+        )
+        assert done.returncode == 0, done.stderr
+        assert list(json.loads(done.stdout)["ranks"]) == ["superkingdom", "phylum", "Gattung ä 属"]
+
+
+def texts() -> st.SearchStrategy[str]:
+    return st.text(st.characters(exclude_categories=()), max_size=5) | st.sampled_from(["..", "/", "mean", "a" * 64])
+
+
+def json_values() -> st.SearchStrategy[Any]:
+    leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts()
+    return st.recursive(
+        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts(), inner, max_size=3), max_leaves=6
+    )
+
+
+def places(content: Any, depth: int = 4) -> list[tuple[str | int, ...]]:
+    """Return where every value is, the whole of it and the first two of each list among them."""
+    inner: list[tuple[str | int, Any]] = []
+    if depth and isinstance(content, dict):
+        inner = list(content.items())
+    elif depth and isinstance(content, list):
+        inner = list(enumerate(content[:2]))
+    return [(), *((key, *place) for key, value in inner for place in places(value, depth - 1))]
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "parity.json"])
+def test_any_value_anywhere_loads_or_is_a_model_error(name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for file in ("bundle.json", "parity.json"):
+            shutil.copy(starter_path() / file, folder)
+        path = Path(folder) / name
+        good = path.read_bytes()
+        content = {**json.loads(good), "training": {}, "metrics": {}} if name == "bundle.json" else json.loads(good)
+
+        @settings(deadline=None, max_examples=300, database=None)
+        @given(st.sampled_from(places(content)), json_values())
+        def check(place: tuple[str | int, ...], value: Any) -> None:
+            path.write_bytes(good)
+            change(path, place, value)
+            with suppress(ModelError):
+                bundle = load_bundle(Path(folder))
+                assert isinstance(bundle, Bundle)
+                assert bundle.is_proven("openvino", "float32") in (True, False)
+                assert all(speed > 0 for speed in bundle.rows_per_s.values())
+
+        check()
+
+
+EXPLANANDUM, EXPLAINER = "explanandum/base_model/config.json", "explainer/config.json"
+LABELS = "explanandum/data_processor/labels.json"
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "value", "words"),
+    [
+        (LABELS, (), [], "labels.json: got [], expected an object"),
+        (LABELS, ("ranks",), "genus", 'labels.json, ranks: got "genus", expected a list of objects'),
+        (LABELS, ("ranks", 0, "labels", 0), None, r"ranks\[0\].labels: got \[null, "),
+        (LABELS, ("ranks", 0, "labels", 0), "Viruses", "explanandum: got the label 'Viruses' .* twice"),
+        ("explanandum/wyr.json", (), 3, "wyr.json: got 3, expected an object"),
+        ("explanandum/wyr.json", ("pooling",), "max", 'wyr.json, pooling: got "max", expected one of mean, cls'),
+        (EXPLANANDUM, (), [], "config.json: got [], expected an object"),
+        (EXPLANANDUM, ("hidden_size",), "32", 'config.json, hidden_size: got "32", expected a whole number from 1'),
+        (EXPLANANDUM, ("num_attention_heads",), 0, "num_attention_heads: got 0, expected"),
+        (EXPLANANDUM, ("num_attention_heads",), 32, "got hidden_size 32 with 32 heads, expected an even number"),
+        (EXPLANANDUM, ("num_hidden_layers",), 10**9, "num_hidden_layers: got 1000000000, expected .* to 1000"),
+        (EXPLANANDUM, ("pad_token_id",), 4107, "pad_token_id: got 4107, expected"),
+        (EXPLANANDUM, ("layer_norm_eps",), None, "layer_norm_eps: got null, expected a number"),
+        (EXPLAINER, (), None, "config.json: got null, expected an object"),
+        (EXPLAINER, ("num_classes",), MISSING, "config.json, num_classes: got nothing, expected a whole number"),
+        (EXPLAINER, ("num_layers",), 1.5, "config.json, num_layers: got 1.5, expected a whole number"),
+        (EXPLAINER, ("cell_states",), 1, "cell_states: got 1, expected true or false"),
+        (EXPLAINER, ("kind",), "readout", 'kind: got "readout", expected one of lstm'),
+        (EXPLAINER, ("n_heads",), 2, "got the field 'n_heads', expected vocab_size, "),
+    ],
+)
+def test_what_is_wrong_in_a_checkpoint_is_named(
+    file: str, place: tuple[str | int, ...], value: Any, words: str, tmp_path: Path
+) -> None:
+    words = words.replace("[]", r"\[\]")
+    explanandum, explainer = save_toy_checkpoints(tmp_path)
+    change(tmp_path / file, place, value)
+    with pytest.raises(ModelError, match=words):
+        load_explainer(explainer) if file == EXPLAINER else load_explanandum(explanandum)
+
+
+def test_labels_that_are_numbers_are_texts(tmp_path: Path) -> None:
+    explanandum, _ = save_toy_checkpoints(tmp_path)
+    change(tmp_path / LABELS, ("ranks", 0, "labels"), [2, "10239"])
+    assert read_ranks(explanandum)[0].labels == ("2", "10239")
+
+
+PICKLES = (
+    *(None, 3, [], {}, {"encoders": 3}, {"encoders": ["a"], "labels": []}, [[1], ["kingdom"]], {"encoders": [[{}]]}),
+    *({"encoders": {"kingdom": labels}} for labels in ("ab", np.zeros((2, 2)), [], ["a", "a"])),
+    {"encoders": {"genus": ["a", "b"]}},
+)
+
+
+@pytest.mark.parametrize("content", PICKLES, ids=str)
+def test_pickles_of_another_shape_are_model_errors(content: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "data_processor"
+    folder.mkdir()
+    (folder / "metadata.json").write_text('{"labels": ["kingdom"]}')
+    (folder / "data_processor.pkl").write_bytes(pickle.dumps(content, protocol=4))
+    with pytest.raises(ModelError, match=f"{tmp_path}.*: got .*, expected "):
+        read_ranks(tmp_path)
+    (folder / "metadata.json").write_text('{"labels": "kingdom"}')
+    with pytest.raises(ModelError, match=r'metadata.json, labels: got "kingdom", expected a list of texts'):
+        read_ranks(tmp_path)
+
+
+def test_shards_stay_in_the_folder_of_their_index(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(EncoderConfig(hidden_size=8, num_attention_heads=2).to_json())
+    index = tmp_path / "model.safetensors.index.json"
+    for content, words in (
+        ({"weight_map": {"esm.x": "../shard.safetensors"}}, r"weight_map.esm.x: got .*Do not trust"),
+        ({"weight_map": {"esm.x": 1}}, r"weight_map.esm.x: got 1, expected text"),
+        ({"weight_map": []}, r"weight_map: got \[\], expected an object"),
+        ({}, r"weight_map: got nothing, expected an object"),
+    ):
+        index.write_text(json.dumps(content))
+        with pytest.raises(ModelError, match=words):
+            load_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [3, {}, {"dtype": 1, "shape": [1], "data_offsets": [0, 4]}, {"dtype": "F32", "shape": [-1, -1]}]
+    + [{"dtype": "F32", "shape": shape, "data_offsets": [0, 4]} for shape in ([-1, -1], [1.0], 1)]
+    + [{"dtype": "F32", "shape": [1], "data_offsets": at} for at in ([0], [0, 4, 8], ["0", "4"], [-4, 0])]
+    + [{"dtype": "F32", "shape": [0, 10**30], "data_offsets": [0, 0]}],
+    ids=str,
+)
+def test_tensor_of_another_shape_is_a_model_error(entry: Any, tmp_path: Path) -> None:
+    header = json.dumps({"x": entry}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(ModelError, match=r"x\.safetensors"):
+        read_tensors(path)
+
+
+PROOF = {"key": {"a": 1}, "record": {"verdict": "passed", "failures": []}, "rows_per_s": 2.0}
+
+
+def test_cached_proof_of_another_shape_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "proof.json"
+    assert read_proof(path, {"a": 1}) is None
+    path.write_text(json.dumps(PROOF))
+    found = read_proof(path, {"a": 1})
+    assert found is not None
+    assert (found.passed, found.rows_per_s) == (True, 2.0)
+    assert read_proof(path, {"a": 2}) is None
+    for place, value in (
+        ((), []),
+        (("record",), "passed"),
+        (("record", "verdict"), 1),
+        (("record", "failures"), "none"),
+        (("rows_per_s",), None),
+    ):
+        path.write_text(json.dumps(PROOF))
+        change(path, place, value)
+        assert read_proof(path, {"a": 1}) is None
+
+
+@pytest.mark.parametrize("sidecar", [b"[]", b'{"key": []}', b'{"key": {"a": 1}}', b"\xff", b"[" * 100_000])
+def test_cached_plan_with_another_sidecar_is_built_again(
+    sidecar: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WYR_CACHE", str(tmp_path / "cache"))
+    plan = plancache.save_plan("toy", {"a": 1}, b"plan", {})
+    assert plan.parent.stat().st_mode & 0o777 == 0o700
+    assert plancache.find_plan("toy", {"a": 1}) == (b"plan", "")
+    plan.with_suffix(".json").write_bytes(sidecar)
+    found, why = plancache.find_plan("toy", {"a": 1})
+    assert found is None
+    assert why
+
+
+def foreign(footer: dict[str, str]) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        pq.write_table(pa.table({"x": [1]}).replace_schema_metadata(footer), path)
+
+    return write
+
+
+EXPECTED = "expected a bundle (bundle.json), a folder of parts (_run.json, part-000000.parquet) or a Parquet file"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (foreign({}), "footer wyr: got nothing, expected JSON"),
+        (foreign({"wyr": "three"}), "footer wyr: got Expecting value"),
+        (foreign({"wyr": "[3]"}), "footer wyr: got [3], expected an object"),
+        (foreign({"wyr": '{"n": NaN}'}), "footer wyr: got NaN, which JSON does not have"),
+        (lambda path: path.write_text("PAR1 but no Parquet"), EXPECTED),
+        (lambda path: path.mkdir(), f"got a folder of other things, {EXPECTED}"),
+        (lambda path: os.mkfifo(path), f"got a pipe, {EXPECTED}"),
+        (lambda path: path.symlink_to(path), "got 'Too many levels of symbolic links'"),
+        (lambda path: None, f"got nothing there, {EXPECTED}"),
+    ],
+)
+def test_info_on_what_is_not_ours(
+    make: Callable[[Path], object], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "x.parquet")
+    assert words in refusal(capsys, tmp_path / "x.parquet")
+    assert "File name too long" in refusal(capsys, tmp_path / ("x" * 300))
+
+
+def test_info_on_a_folder_of_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "parts"
+    assert main(["run", str(EXAMPLE), "-n", "50", "-q", "-o", f"{folder}/"]) == 0
+    capsys.readouterr()
+
+    def info() -> dict[str, Any]:
+        assert main(["info", str(folder)]) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    whole = info()
+    assert (whole["rows"], whole["parts"], whole["finished"]) == (50, 1, True)
+    assert whole["columns"]["read_id"] == "string"
+    assert whole["runtime"]
+    # As a run leaves it that is not finished, before its first part and after some.
+    content = json.loads((folder / "_run.json").read_text())
+    (folder / "_run.json").write_text(json.dumps({**content, "finished": False}))
+    part = folder / "part-000000.parquet"
+    footer, table = pq.read_metadata(part).metadata, pq.read_table(part)
+    kept = {key: footer[key] for key in (b"wyr", b"wyr_part")}
+    for path in (part, folder / "part-000001.parquet"):
+        pq.write_table(table.replace_schema_metadata(kept), path)
+    (folder / "part-000002.parquet.partial").touch()
+    assert info() == {**whole, "rows": 100, "parts": 2, "finished": False}
+    for path in folder.glob("part-*"):
+        path.rename(tmp_path / path.name)
+    assert info() == {**whole, "rows": 0, "parts": 0, "finished": False, "columns": {}}
+
+    foreign({"wyr": "{}"})(part)
+    assert "part-000000.parquet, footer wyr_part: got nothing" in refusal(capsys, folder)
+    part.write_bytes(b"cut")
+    assert "part-000000.parquet: got " in refusal(capsys, folder)
+    part.unlink()
+    for wrong, words in (([], "got [], expected an object"), ({"finished": 1}, "finished: got 1, expected true or")):
+        (folder / "_run.json").write_text(json.dumps(wrong))
+        assert words in refusal(capsys, folder)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"n": NaN}', '{"n": -Infinity}', "{", ""])
+def test_metrics_are_an_object_of_finite_numbers(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text('{"n": 1, "tradeoff": []}')
+    assert read_metrics(path) == {"n": 1}
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"metrics\.json: got .*--metrics"):
+        read_metrics(path)
+    with pytest.raises(UsageError, match=r"nonsuch: got 'No such file"):
+        read_metrics(tmp_path / "nonsuch")
