@@ -17,16 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from wyr_batch import __version__
-from wyr_batch.bundle import Bundle, load_bundle
+from wyr_batch.bundle import Bundle, load_bundle, starter_path
 from wyr_batch.config import RunConfig
 from wyr_batch.engines import Engine, open_engine, open_engines
-from wyr_batch.errors import InputError
-from wyr_batch.inputs import InputWatch, check_readable, read_work
+from wyr_batch.errors import InputError, OutputError
+from wyr_batch.fields import Fields
+from wyr_batch.files import is_file, shown_path
+from wyr_batch.inputs import InputWatch, check_distinct, check_readable, read_work
 from wyr_batch.job import Job, damaged_inputs, kept_parts
 from wyr_batch.log import Progress
 from wyr_batch.memory import keep_freed_memory
+from wyr_batch.outputs import FILE, FOLDER, TEXT, Output, Source, check_outputs
 from wyr_batch.parts import Parts
-from wyr_batch.partsfolder import check_output
+from wyr_batch.partsfolder import check_output, parts_folder
 from wyr_batch.pipeline import Explained, ExplainStep, Planner
 from wyr_batch.reads import ReadChunk
 from wyr_batch.rows import STATUSES, RowBuilder
@@ -52,15 +55,18 @@ def run(
     Returns: what went through.
     Raises: WyrError; KeyboardInterrupt.
     """
-    check_output(config.output, config.is_dataset, config.overwrite or config.resume)
+    check_run_outputs(config)
     bundle = load_bundle(config.model)
     if config.model is None:
         logger.info("No --model given: using the built-in starter (%s).", bundle.summary())
     job = Job(config, bundle)
+    check_distinct(config.inputs, config.paired)
     if config.ray is not None:
         from wyr_batch.cluster import run_on_ray
 
         return run_on_ray(job, progress, check)
+    for path in config.inputs:  # before an engine is opened, which may take minutes, and before anything is written
+        check_readable(path)
     limit_threads(config.n_threads)
     keep_freed_memory()
     with ExitStack() as stack:
@@ -70,9 +76,6 @@ def run(
         stats = RunStats(engines[0].runtime, devices, engines[0].dtype)
         planner = job.planner(engines[0])
         job.say(stats, planner.batch_tokens, config.n_threads)
-        # An input that cannot be opened leaves nothing behind.
-        for path in config.inputs:
-            check_readable(path)
         parts = job.open_parts(stats)
         if parts.finished:
             return stats
@@ -81,6 +84,45 @@ def run(
     if parts.counts.n_reads != stats.n_reads:
         raise AssertionError(f"{config.output}: {parts.counts.n_reads} rows of {stats.n_reads} reads")
     return stats
+
+
+def check_run_outputs(
+    config: RunConfig,
+    *,
+    json_path: Path | None = None,
+    log_path: Path | None = None,
+    infile_list: Path | None = None,
+) -> None:
+    """Refuse a run whose outputs would harm something, before any work.
+
+    Args:
+        json_path, log_path: more files that the caller will write: a summary, and messages that are appended.
+        infile_list: a file that names the inputs.
+    Raises: UsageError, OutputError.
+    """
+    outputs = [Output("-o", config.output, FOLDER if config.is_dataset else FILE)]
+    if not config.is_dataset:
+        outputs.append(Output("-o, its parts in", parts_folder(config.output), FOLDER))
+    outputs += [Output("--json", json_path, TEXT)] if json_path else []
+    outputs += [Output("--log", log_path, TEXT)] if log_path else []
+    sources = [Source("the input", path) for path in config.inputs]
+    sources.append(Source("the bundle", config.model or starter_path()))
+    sources += [Source("the list of inputs", infile_list)] if infile_list else []
+    check_outputs(outputs, sources)
+    check_output(config.output, config.is_dataset, config.overwrite or config.resume)
+    if json_path and not config.overwrite and is_file(json_path, OutputError) and not _is_summary(json_path):
+        raise OutputError(
+            f"--json {shown_path(json_path)}: got a file that exists and is no summary of a run, expected a new name. "
+            "Use --overwrite to replace it."
+        )
+
+
+def _is_summary(path: Path) -> bool:
+    """True if a file is empty, or what --json wrote."""
+    try:
+        return path.stat().st_size == 0 or "statuses" in Fields.read(path, OutputError)
+    except (OSError, OutputError):
+        return False
 
 
 def _explain_all(
@@ -243,5 +285,6 @@ def load(
 
 def summary_json(stats: RunStats, config: RunConfig) -> str:
     """Return the text of --json: the counters of the run and the options it ran with."""
-    options = {"inputs": list(config.inputs), "output": str(config.output), "threads": config.n_threads}
+    inputs, output = [shown_path(path) for path in config.inputs], shown_path(config.output)
+    options = {"inputs": inputs, "output": output, "threads": config.n_threads}
     return json.dumps({"version": __version__, **options, **stats.as_json()}, indent=2) + "\n"

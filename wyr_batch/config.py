@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.errors import UsageError
+from wyr_batch.errors import OutputError, UsageError
+from wyr_batch.files import exists, is_file, is_folder
+from wyr_batch.options import check_numbers
 from wyr_batch.threads import available_cpus
 from wyr_batch.tokens import TOKEN_BP, Int32s
 
@@ -74,20 +77,30 @@ class RunConfig:
             raise UsageError("--resume: got --overwrite as well, expected one of the two.")
         if self.mask_dtype not in MASK_DTYPES:
             raise UsageError(f"--mask-dtype: got {self.mask_dtype}, expected one of {', '.join(MASK_DTYPES)}.")
-        for flag, value, least in (
-            ("--top-k", self.top_k, 1),
-            ("--min-length", self.min_length, 0),
-            ("--threads", self.threads, 0),
-            ("--max-batch-tokens", self.max_batch_tokens, 0),
-            ("--part-seconds", self.part_s, 0),
-            ("--max-reads", 1 if self.max_reads is None else self.max_reads, 1),
-        ):
-            if value < least:
-                raise UsageError(f"{flag}: got {value}, expected {least} or more.")
+        check_numbers(
+            [
+                ("--top-k", self.top_k, 1, math.inf),
+                ("--min-length", self.min_length, 0, math.inf),
+                ("--threads", self.threads, 0, math.inf),
+                ("--max-batch-tokens", self.max_batch_tokens, 0, math.inf),
+                ("--part-seconds", self.part_s, 0, math.inf),
+                ("--max-reads", self.max_reads, 1, math.inf),
+                ("--window", self.window_bp, TOKEN_BP, math.inf),
+                ("--overlap", self.overlap_bp, 0, math.inf),
+                ("--confidence", self.confidence, 0, 1),
+            ]
+        )
+        self._check_explain()
         if self.ray is not None:
             self._check_ray(self.ray)
-        if not 0 <= self.confidence <= 1:
-            raise UsageError(f"--confidence: got {self.confidence}, expected a probability between 0 and 1.")
+
+    def _check_explain(self) -> None:
+        """Raise UsageError for a rank that is asked about twice, or for 'predicted' beside classes."""
+        if "predicted" in self.explain and len(self.explain) > 1:
+            raise UsageError(f"--explain: got {', '.join(self.explain)}, expected predicted alone, or classes.")
+        names = [item.partition("=")[0] for item in self.explain]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UsageError(f"--explain: got the rank {twice!r} more than once, expected one class of it.")
 
     def _check_ray(self, address: str) -> None:
         if not (address in ("", "auto", "local") or address.startswith("ray://") or _ADDRESS.fullmatch(address)):
@@ -98,7 +111,7 @@ class RunConfig:
         if self.device.startswith("cuda:") and self.device != "cuda:all":
             raise UsageError(f"--device: got {self.device} with --ray, expected cuda: Ray gives a worker its GPU.")
         for path in self.inputs:
-            if path == "-" or (Path(path).exists() and not Path(path).is_file()):
+            if path == "-" or (exists(path) and not is_file(path)):
                 raise UsageError(
                     f"--ray: got {path} as input, expected files, which can be read again when a machine is lost. "
                     "Write the reads to a file first."
@@ -106,7 +119,7 @@ class RunConfig:
 
     @property
     def is_dataset(self) -> bool:
-        return self.dataset or self.output.is_dir()
+        return self.dataset or is_folder(self.output, OutputError)
 
     def identity(self) -> dict[str, object]:
         """Return the options that rows depend on; a run is resumed with the same ones."""
@@ -124,7 +137,7 @@ class RunConfig:
 
         Raises: UsageError if the model takes less, or the overlap leaves no progress.
         """
-        window_bp = self.window_bp or bundle.window_bp
+        window_bp = bundle.window_bp if self.window_bp is None else self.window_bp
         overlap_bp = window_bp // 8 if self.overlap_bp is None else self.overlap_bp
         window, overlap = window_bp // TOKEN_BP, overlap_bp // TOKEN_BP
         most = bundle.max_tokens - 1

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from wyr_batch.bytesource import CUT, Problem
+from wyr_batch.bytesource import Problem
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -32,7 +32,6 @@ MULTI_LINE = (
 )
 SHOWN_CHARACTERS = 100
 _CONVERT = "Convert the line ends: tr '\\r' '\\n' < FILE > NEW_FILE."
-_START = "Headers start at the first character of a line: take away the white space before it."
 
 _NEWLINE, _CR, _AT, _PLUS, _GT = b"\n\r@+>"
 _WHITE_SPACE = b" \t\r\v\f"
@@ -172,6 +171,7 @@ def parse_fasta(block: bytes, final: bool) -> Parsed:
     """Parse FASTA; unless `final`, the last record is left for the next block, for it may go on there."""
     data = np.frombuffer(block, np.uint8)
     starts, ends = _lines(data, True)
+    _skip_white_before_headers(block, data, starts, ends)
     is_header = data[starts] == _GT
     headers = np.flatnonzero(is_header)
     if problem := _before_first_header(block, starts, ends, int(headers[0]) if len(headers) else len(starts)):
@@ -217,12 +217,20 @@ def parse_fasta(block: bytes, final: bool) -> Parsed:
     return Parsed(columns, n_bytes, n_lines, n_escaped=n_escaped, problem=problem)
 
 
+def _skip_white_before_headers(block: bytes, data: Bytes, starts: Ints, ends: Ints) -> None:
+    """Move the start of each line that holds an indented header to its `>`; other lines stay as they are."""
+    for line in np.flatnonzero(np.isin(data[starts], np.frombuffer(b" \t\v\f", np.uint8))).tolist():
+        text = block[starts[line] : ends[line]]
+        if (bare := text.lstrip()).startswith(b">"):
+            starts[line] += len(text) - len(bare)
+
+
 def _before_first_header(block: bytes, starts: Ints, ends: Ints, n_lines: int) -> Problem | None:
     """What is wrong with the lines before the first header, which may only be blank."""
     for line in range(n_lines):
-        if text := block[starts[line] : ends[line]].strip():
+        if block[starts[line] : ends[line]].strip():
             got = shown(block[starts[line] : ends[line]].rstrip(b"\r"))
-            return Problem(None, line, got, "a header that starts with '>'", _START if text[0] == _GT else CUT)
+            return Problem(None, line, got, "a header that starts with '>'")
     return None
 
 

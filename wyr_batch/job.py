@@ -12,6 +12,7 @@ from wyr_batch.bundle import Bundle
 from wyr_batch.config import RunConfig
 from wyr_batch.engines import Engine
 from wyr_batch.errors import InputError, OtherReadsError, WyrError
+from wyr_batch.files import shown_path
 from wyr_batch.inputs import InputWatch
 from wyr_batch.manifest import describe_input
 from wyr_batch.parts import Parts
@@ -77,7 +78,7 @@ class Job:
         )
         stats.resume(parts.counts)
         if parts.finished:
-            logger.info("--resume: %s is finished already.", self.config.output)
+            logger.info("--resume: %s is finished already.", shown_path(self.config.output))
         elif parts.counts.n_reads:
             logger.info("--resume: %s reads are finished; going on after them.", f"{parts.counts.n_reads:,}")
         return parts
@@ -88,7 +89,7 @@ class Job:
         footer = {
             "version": __version__,
             "command": "run",
-            "inputs": list(config.inputs),
+            "inputs": [shown_path(path) for path in config.inputs],
             "bundle": bundle.name,
             "bundle_sha256": bundle.sha256,
             "runtime": stats.runtime,
@@ -121,7 +122,7 @@ def kept_parts(parts: Parts, damaged: Callable[[BaseException], Sequence[str]]) 
         if parts.counts.n_reads and isinstance(error, WyrError | KeyboardInterrupt):
             logger.error(
                 "%s: %s reads are finished and kept. To go on after them, run the same command with --resume.",
-                *(parts.folder, f"{parts.counts.n_reads:,}"),
+                *(shown_path(parts.folder), f"{parts.counts.n_reads:,}"),
             )
         raise
 

@@ -1,8 +1,8 @@
 """What a run is: its inputs, bundle and options. `_run.json` holds it, so that --resume goes on with the same run only.
 
-An input is known by its size and a hash of its head; its time may change (a copy, a touch). Besides, every finished part
-keeps checksums of all reads so far, and a resumed run compares them with the reads it passes over: exactly-once rests on
-those.
+An input is known by its size and a hash of its head; its time may change (a copy, a touch). Besides, every finished
+part keeps checksums of all reads so far, and a resumed run compares them with the reads it passes over: exactly-once
+rests on those.
 """
 
 from __future__ import annotations

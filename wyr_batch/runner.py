@@ -21,6 +21,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 
+from wyr_batch.errors import EngineError
 from wyr_batch.pipeline import Explained, Work
 from wyr_batch.stats import RunStats
 
@@ -194,16 +195,22 @@ def run_overlapped(
         for i, explain in enumerate(explains)
     ]
     threads = [reader, *engines, writer]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         while writer.is_alive():
             writer.join(_POLL_S)
+    except RuntimeError as error:  # "can't start new thread"
+        raise EngineError(
+            f"threads: got '{error}', expected {len(threads)} more. Raise the limit of memory or of processes."
+        ) from None
     finally:
         stop.set()
         for thread in (*engines, writer):
-            thread.join()
-        reader.join(READER_JOIN_S)
+            if thread.ident:
+                thread.join()
+        if reader.ident:
+            reader.join(READER_JOIN_S)
     if failures:
         raise failures[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import click
 
 from wyr_batch import __version__
+from wyr_batch.cli.params import complete_options, is_debugging
+from wyr_batch.cli.streams import leave_streams, open_standard_streams, print_error
 from wyr_batch.errors import WyrError
+from wyr_batch.files import shown_path
 
 # Command -> module with a click command named `command`, and its line in --help.
 COMMANDS = {
@@ -18,7 +22,7 @@ COMMANDS = {
     "export": ("wyr_batch.cli.export", "Fuse Explainer and Explanandum into one proven ONNX bundle."),
     "train": ("wyr_batch.cli.train", "Prepare labelled reads, train Explanandum and Explainer."),
     "evaluate": ("wyr_batch.cli.evaluate", "Measure how well masks keep, and their complements lose, the call."),
-    "info": ("wyr_batch.cli.info", "Show what a bundle holds, or how a Parquet file of masks was made."),
+    "info": ("wyr_batch.cli.info", "Show what a bundle holds, or how masks were made."),
 }
 
 
@@ -32,6 +36,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        complete_options(command, f"WYR_{cmd_name.upper()}")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -64,36 +69,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done; 1 input or model error; 2 usage; 3 done but some reads failed; 130 interrupted.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in args
+    code, message = 0, ""
+    context: click.Context | None = None
     try:
-        result: Any = cli.main(args=args, prog_name="wyr-batch", standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except click.exceptions.Abort:
-        message, code = "interrupted", 130
-    except KeyboardInterrupt:
-        message, code = "interrupted", 130
-    except click.ClickException as error:
-        if debug:
-            raise
-        error.show()
-        return error.exit_code
-    except WyrError as error:
-        if debug:
-            raise
-        message, code = str(error), error.exit_code
+        with cli.make_context("wyr-batch", args) as context:
+            result: Any = cli.invoke(context)
+        code = result if isinstance(result, int) else 0
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code, message = 130, "wyr-batch: interrupted"
     except BrokenPipeError:
-        return 1
-    except Exception as error:
-        if debug:
-            raise
-        message = (
-            f"unexpected {type(error).__name__}: {error}. Run again with --debug for the traceback, and report it."
-        )
         code = 1
-    click.echo(f"wyr-batch: {message}", err=True)
-    return code
+    except Exception as error:
+        if is_debugging(context):
+            raise
+        code, message = _explained(error)
+        message = message if isinstance(error, click.ClickException) else f"wyr-batch: {message}"
+    finally:
+        problem = _close_log()
+    if message:
+        print_error(message)
+    if problem:
+        print_error(f"wyr-batch: {problem}")
+    return code or (1 if problem else 0)
+
+
+def _explained(error: Exception) -> tuple[int, str]:
+    """Return the exit code of an error, and what to say of it."""
+    if isinstance(error, click.ClickException):
+        shown = io.StringIO()
+        error.show(shown)
+        return error.exit_code, shown.getvalue().rstrip()
+    if isinstance(error, WyrError):
+        return error.exit_code, str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        got = f"'{error.strerror or error}'"
+        return 1, f"{shown_path(error.filename)}: got {got}, expected a path that can be used. Check it."
+    said = f"unexpected {type(error).__name__}: {error}"
+    return 1, f"{said}. Run again with --debug for the traceback, and report it."
+
+
+def _close_log() -> str | None:
+    """End the log of the command that ran; returns why --log could not be written, if it could not."""
+    log = sys.modules.get("wyr_batch.log")
+    return log.tear_down() if log is not None else None
 
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
+    open_standard_streams()
+    code = main()
+    leave_streams()
+    sys.exit(code)

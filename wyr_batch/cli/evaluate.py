@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
-from wyr_batch.cli.train import NamedPath, train_module
+from wyr_batch.cli.params import NamedPath
+from wyr_batch.cli.streams import print_result
+from wyr_batch.cli.train import train_module
 from wyr_batch.errors import UsageError
 from wyr_batch.files import write_whole
 from wyr_batch.log import logger, set_up
@@ -96,7 +98,7 @@ def command(
     for rank, divergence in result["blank"].items():
         if divergence > module.BLANK_LIMIT:
             logger.warning("%s", module.blank_warning(rank, divergence))
-    click.echo(json_text({name: value for name, value in result.items() if name != "figure_data"}, indent=2))
+    print_result(json_text({name: value for name, value in result.items() if name != "figure_data"}, indent=2))
     if output:
         write(result, output)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from wyr_batch.cli.train import NamedPath
+from wyr_batch.cli.params import NamedPath
 from wyr_batch.errors import InputError, MissingExtraError, UsageError
 from wyr_batch.files import shown_path
 from wyr_batch.log import logger, set_up

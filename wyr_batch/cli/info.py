@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from wyr_batch.cli.params import NamedPath
+from wyr_batch.cli.streams import print_result
 from wyr_batch.errors import InputError
 from wyr_batch.fields import Fields, parse_json
 from wyr_batch.files import exists, is_folder, kind_of, look_at, reason_of, shown_path
@@ -21,7 +23,7 @@ _SHOWN_CHARACTERS = 100
 
 
 @click.command("info")
-@click.argument("path", type=click.Path(path_type=Path), required=False)
+@click.argument("path", type=NamedPath(), required=False)
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 def command(path: Path | None, debug: bool) -> None:
     """Show what a bundle holds, or how masks were made, as JSON.
@@ -39,7 +41,7 @@ def command(path: Path | None, debug: bool) -> None:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(content, indent=2)  # letters that the terminal has not got, as escapes
-    click.echo(text)
+    print_result(text)
 
 
 def path_info(path: Path | None) -> dict[str, Any]:

@@ -8,18 +8,19 @@ from typing import Any
 
 import click
 
+from wyr_batch.cli.params import NamedPath
 from wyr_batch.config import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, MASK_DTYPES, PART_S, RunConfig
+from wyr_batch.errors import UsageError
+from wyr_batch.files import shown_path
 
 
 @click.command("run")
 @click.argument("files", nargs=-1, metavar="FILES...")
-@click.option("-X", "--infile-list", type=click.Path(path_type=Path), help="Text file of more FILES, one a line.")
+@click.option("-X", "--infile-list", type=NamedPath(), help="Text file of more FILES, one a line.")
 @click.option(
     "-o", "--output", required=True, help="Parquet file to write; a directory, or a name that ends in /, gets parts."
 )
-@click.option(
-    "-m", "--model", type=click.Path(path_type=Path), help="Bundle directory. [default: the built-in starter]"
-)
+@click.option("-m", "--model", type=NamedPath(), help="Bundle directory. [default: the built-in starter]")
 @click.option(
     "-x",
     "--device",
@@ -75,8 +76,8 @@ from wyr_batch.config import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, MASK_DTYPES, PA
     help="Run on a Ray cluster: auto, local, HOST:PORT, ray://HOST:PORT; alone: the one that Ray finds, else a new one "
     "on this machine. Every -t CPUs (1) make a worker.",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write a summary of the run.")
-@click.option("--log", "log_path", type=click.Path(), help="Write messages to a file as well.")
+@click.option("--json", "json_path", type=NamedPath(), help="Write a summary of the run.")
+@click.option("--log", "log_path", type=NamedPath(), help="Write messages to a file as well.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="More messages.")
 @click.option("--debug", is_flag=True, help="Show a traceback with an error, and run in a single thread.")
@@ -85,7 +86,7 @@ def command(
     infile_list: Path | None,
     output: str,
     json_path: Path | None,
-    log_path: str | None,
+    log_path: Path | None,
     quiet: bool,
     verbose: bool,
     debug: bool,
@@ -102,20 +103,28 @@ def command(
     samtools view -u reads.bam | wyr-batch run - -m my_bundle --mask-dtype uint8 -o masks.parquet
     """
     from wyr_batch import log
-    from wyr_batch.api import run, summary_json
+    from wyr_batch.api import check_run_outputs, run, summary_json
+    from wyr_batch.files import write_whole
     from wyr_batch.inputs import input_list
     from wyr_batch.interrupt import gentle_end
 
-    log.set_up(quiet, verbose, log_path)
+    if quiet and verbose:
+        raise UsageError("-q: got -v as well, expected one of the two.")
+    if output in ("", "-"):
+        raise UsageError(
+            f"-o: got {output!r}, expected the name of a file or folder. Parquet cannot be written to a stream."
+        )
     options["threads"] = options["threads"] or 0
     config = RunConfig(
         inputs=input_list(files, infile_list), output=Path(output), dataset=output.endswith(os.sep), **options
     )
+    check_run_outputs(config, json_path=json_path, log_path=log_path, infile_list=infile_list)
+    log.set_up(quiet, verbose, log_path)
     with gentle_end() as check:
         stats = run(config, progress=not quiet, overlapped=not debug, check=check)
-    if json_path:
-        json_path.write_text(summary_json(stats, config))
-    log.logger.info("%s -> %s", stats.closing_line(), config.output)
+    log.logger.info("%s -> %s", stats.closing_line(), shown_path(config.output))
     for reason, n in stats.counts.failures.most_common():
         log.logger.warning("%s reads failed: %s", f"{n:,}", reason)
+    if json_path:
+        write_whole(json_path, summary_json(stats, config))
     return 3 if stats.n_failed else 0

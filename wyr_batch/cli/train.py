@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from wyr_batch.cli.params import NamedPath
+from wyr_batch.cli.streams import print_error, print_result
 from wyr_batch.errors import MissingExtraError, UsageError
 from wyr_batch.outputs import Source
 
@@ -19,19 +21,6 @@ from wyr_batch.outputs import Source
 MIN_SEQUENCES = 780
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class NamedPath(click.Path):
-    """A path that is not empty: '' is what an unset variable of the shell leaves, and would mean this folder."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "" and param is not None:
-            flag = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
-            raise UsageError(f"{flag}: got an empty name, expected a path.")
-        return super().convert(value, param, ctx)
 
 
 def train_module(name: str) -> ModuleType:
@@ -177,7 +166,7 @@ def prepare(
             module.Columns(sequence_column, taxid_column),
             split if kind == "column" else None,
         )
-    click.echo(json.dumps(counts.to_json(), indent=2))
+    print_result(json.dumps(counts.to_json(), indent=2))
 
 
 @command.command("explanandum")
@@ -248,7 +237,7 @@ def explanandum(
             start_from=start_from,
             provenance={"min_sequences": min_sequences, "null_share": null_share},
         )
-    click.echo(f"{output}: explanandum trained", err=True)
+    print_error(f"{output}: explanandum trained")
 
 
 @command.command("explainer")
@@ -331,7 +320,7 @@ def explainer(
             start_from=start_from,
             provenance={"null_share": null_share, "randomised": randomise},
         )
-    click.echo(f"{output}: explainer trained", err=True)
+    print_error(f"{output}: explainer trained")
 
 
 def _numbers(text: str | None, option: str) -> tuple[float, ...]:
@@ -353,4 +342,4 @@ def warn_of_blank(model: Any, ranks: Any, reads: Any) -> None:
         worst = module.blank_divergence(model, batch.input_ids).tolist()
     for rank, divergence in zip(ranks, worst, strict=True):
         if divergence > module.BLANK_LIMIT:
-            click.echo(module.blank_warning(rank.name, divergence), err=True)
+            print_error(module.blank_warning(rank.name, divergence))
