@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from bench_run import timed
 from common import environment
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from wyr_batch.export.onnx import runner_from_onnx
 from wyr_batch.export.parity import FLOAT32, THRESHOLDS, compare
 
 from wyr_batch.bundle import Bundle, load_bundle
+from wyr_batch.engines.onnx import import_onnxruntime
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 from wyr_batch.models.fused import Fused
 from wyr_batch.parity import token_arrays
@@ -38,6 +37,9 @@ LEAST_AGREEMENT = 0.99
 def quantise(source: Path, folder: Path) -> Path:
     """Write the graph with int8 weights; returns its path."""
     folded = folder / "folded.onnx"
+    onnxruntime = import_onnxruntime()
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     options = onnxruntime.SessionOptions()
     # Casts of stored float16 weights become weights, which is what the quantiser looks for.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -201,7 +201,7 @@ class Masker:
             this process was forked from the one that loaded it.
         """
         chunk = ReadChunk.from_sequences(_as_texts(sequences))
-        self.engine.check_process()
+        self.engine.check_usable()
         with self._one_at_a_time:
             done = self._explain(self._planner.plan(chunk))
         bounds = done.work.tokens.offsets.tolist()

@@ -46,7 +46,8 @@ def parts_folder(output: Path) -> Path:
 
 def parts_in(folder: Path) -> list[Path]:
     """Return the finished parts of a folder, in order, whoever wrote them."""
-    return sorted(folder / name for name in _names(folder) if _PART.fullmatch(name))
+    names = [name for name in _names(folder) if _PART.fullmatch(name)]
+    return [folder / name for name in sorted(names, key=lambda name: (len(name), name))]  # part-1000000 comes last
 
 
 def partials_in(folder: Path) -> list[Path]:

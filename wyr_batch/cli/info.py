@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from wyr_batch.fields import Fields, parse_json
 from wyr_batch.files import exists, is_folder, kind_of, look_at, reason_of, shown_path
 
 _EXPECTED = "expected a bundle (bundle.json), a folder of parts (_run.json, part-000000.parquet) or a Parquet file"
-_PART = re.compile(r"part-\d{6,}\.parquet")
 _SHOWN_CHARACTERS = 100
 
 
@@ -96,15 +93,11 @@ def parts_info(folder: Path) -> dict[str, Any]:
     Raises: InputError if there is no part and no _run.json; also naming the one of them that is not ours.
     """
     from wyr_batch.manifest import MANIFEST_NAME
+    from wyr_batch.partsfolder import parts_in
 
-    shown = shown_path(folder)
-    try:
-        names = sorted(os.listdir(folder), key=lambda name: (len(name), name))  # part-1000000 comes last
-    except OSError as error:
-        raise InputError(f"{shown}: got '{reason_of(error)}', {_EXPECTED}. Check the folder's rights.") from None
-    parts = [folder / name for name in names if _PART.fullmatch(name)]
-    if not parts and MANIFEST_NAME not in names:
-        raise InputError(f"{shown}: got a folder of other things, {_EXPECTED}. Check the path.")
+    parts, unfinished = parts_in(folder), exists(folder / MANIFEST_NAME)
+    if not parts and not unfinished:
+        raise InputError(f"{shown_path(folder)}: got a folder of other things, {_EXPECTED}. Check the path.")
     rows, finished = 0, False
     columns: dict[str, str] = {}
     made: dict[str, Any] = {}
@@ -114,9 +107,8 @@ def parts_info(folder: Path) -> dict[str, Any]:
         _made(footer, "wyr_part", part)
         finished = b"wyr_run" in footer
         rows += n_rows
-    if MANIFEST_NAME in names:
+    if unfinished:
         run = Fields.read(folder / MANIFEST_NAME, InputError, "It is damaged, or not of wyr-batch.")
-        finished = run.flag("finished", False) or finished
         made = made or run.mapping("footer", {})
     return {"rows": rows, "parts": len(parts), "finished": finished, "columns": columns, **made}
 
@@ -131,7 +123,8 @@ def _read_footer(path: Path) -> tuple[int, dict[str, str], dict[bytes, bytes]]:
     if kind != "a file":
         raise InputError(f"{shown_path(path)}: got {kind}, {_EXPECTED}. Check the path.")
     try:
-        with pq.ParquetFile(path) as file:
+        # Not by name: Arrow takes no name that is not UTF-8.
+        with path.open("rb") as source, pq.ParquetFile(source) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
             columns = {field.name: str(field.type) for field in schema}
             metadata: dict[bytes, bytes] = file.metadata.metadata or {}

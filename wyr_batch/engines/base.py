@@ -117,7 +117,7 @@ class Engine(abc.ABC):
         Raises: ShapeError if a shape or dtype is not what the model takes; OutOfMemory, EngineError if the runtime
             fails; EngineError if the engine is closed, or was opened in another process.
         """
-        self.check_process()
+        self.check_usable()  # before the lock, which a fork may have left taken
         rows, n_tokens = input_ids.shape
         wanted = (rows, len(self.bundle.ranks))
         if input_ids.dtype != np.int32 or explain_ids.dtype != np.int32 or explain_ids.shape != wanted:
@@ -131,6 +131,7 @@ class Engine(abc.ABC):
                 f"at most {self.bundle.max_tokens} starting with {CLS_ID}."
             )
         with self._one_at_a_time:
+            self.check_usable()
             out = self._guarded(input_ids, explain_ids)
         for name, shape in output_shapes(rows, n_tokens, len(self.bundle.ranks), self.bundle.n_classes).items():
             found = getattr(out, name).shape
@@ -141,18 +142,18 @@ class Engine(abc.ABC):
                 )
         return out
 
-    def check_process(self) -> None:
-        """Raise EngineError in a process that was forked from the one that opened the engine."""
+    def check_usable(self) -> None:
+        """Raise EngineError if the engine is closed, or this process was forked from the one that opened it."""
         if os.getpid() != self._process_id:
             raise EngineError(
                 f"{self.describe()}: got a call in process {os.getpid()}, expected one in process {self._process_id}, "
                 "which opened it: its threads do not survive a fork. Load the bundle in the new process."
             )
+        if self._closed:
+            raise EngineError(f"{self.describe()}: got a batch after it was closed, expected an open engine. Load it.")
 
     def _guarded(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         rows, n_tokens = input_ids.shape
-        if self._closed:
-            raise EngineError(f"{self.describe()}: got a batch after it was closed, expected an open engine. Load it.")
         failure: WyrError
         try:
             return self._infer(input_ids, explain_ids)
