@@ -37,16 +37,16 @@ def write_fasta(path: Path, reads: list[tuple[str, str]]) -> Path:
 @given(
     mates=st.lists(st.tuples(st.text("ACGTN", max_size=9), st.text("ACGTN", max_size=9)), min_size=1, max_size=40),
     sizes=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)),
-    suffix=st.booleans(),
+    suffixes=st.sampled_from([("", ""), ("/1", "/2"), (".7.1", ".7.2")]),
 )
 def test_two_files_and_one_interleaved_give_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory,
     mates: list[tuple[str, str]],
     sizes: tuple[int, int, int],
-    suffix: bool,
+    suffixes: tuple[str, str],
 ) -> None:
     folder = tmp_path_factory.mktemp("pairs")
-    names = [(f"p{i}/1", f"p{i}/2") if suffix else (f"p{i}", f"p{i}") for i in range(len(mates))]
+    names = [tuple(f"p{i}{suffix}" for suffix in suffixes) for i in range(len(mates))]
     sides = [[(names[i][side], pair[side]) for i, pair in enumerate(mates)] for side in (0, 1)]
     one, two = (write_fasta(folder / f"R{i + 1}.fa", side) for i, side in enumerate(sides))
     both = write_fasta(folder / "both.fa", [read for pair in zip(*sides, strict=True) for read in pair])
@@ -86,6 +86,13 @@ def test_interleaved_that_is_not(tmp_path: Path, names: str, n_good: int, messag
     with Reads(path, chunk_reads=3) as reads, pytest.raises(InputError, match=message):
         got.extend(interleaved_chunks(reads))
     assert len(rows_of(got)) == 2 * n_good
+
+
+@pytest.mark.parametrize("names", [("a/1", "a/1"), ("SRR1.1", "SRR1.2"), ("SRR1.7.1", "SRR1.8.2")])
+def test_names_that_look_like_mates_and_are_not(tmp_path: Path, names: tuple[str, str]) -> None:
+    one, two = (write_fasta(tmp_path / f"{i}.fa", [(name, "ACGT")]) for i, name in enumerate(names))
+    with Reads(one) as a, Reads(two) as b, pytest.raises(InputError, match="expected mates of one name"):
+        list(paired_chunks(a, b))
 
 
 def test_pairs_of_two_lanes_are_rows_with_file_and_mate(tmp_path: Path) -> None:

@@ -173,6 +173,8 @@ def fastq_oracle(data: str) -> tuple[list[Read], bool]:
             return got, False
         if not re.fullmatch(r"[A-Za-z*.-]*", record[1]) or not re.fullmatch("[!-~]*", record[3]):
             return got, False
+        if "\r" in record[0] or (record[2][1:].strip() and record[2][1:].rstrip() != record[0][1:].rstrip()):
+            return got, False
         got.append((name_of(record[0]), record[1]))
     return got, True
 
@@ -181,8 +183,10 @@ def fasta_oracle(data: str) -> tuple[list[Read], bool]:
     """The same for FASTA."""
     got: list[Read] = []
     for line in lines_of(data):
-        if line.startswith(">"):
-            got.append((name_of(line), ""))
+        if line.lstrip(" \t").startswith(">"):
+            if "\r" in line:
+                return got, False
+            got.append((name_of(line.lstrip(" \t")), ""))
         elif bases := re.sub(r"[ \t\r]", "", line):
             if not re.fullmatch(r"[A-Za-z*.-]*", bases):
                 return got[:-1], False
@@ -734,3 +738,112 @@ def test_read_error_is_named(write: Write, monkeypatch: pytest.MonkeyPatch) -> N
     assert (
         message_of(Path("x")) == "x: got a read error (Input/output error), expected a readable file. " + bytesource.CUT
     )
+
+
+# ---- what the detector accepts, the parser reads or refuses by name
+
+
+@given(
+    before=st.text("\n \t\r", max_size=4),
+    indent=st.sampled_from(["", " ", "\t", "  \t"]),
+    newline=st.sampled_from(["\n", "\r\n", "\r", "\n\r", "\r\r\n"]),
+    form=st.sampled_from(["FASTA", "FASTQ", "SAM"]),
+    block_bytes=st.sampled_from([1, 7, 1 << 20]),
+)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_leading_text_and_no_line_end_loses_a_read_in_silence(
+    write: Write, before: str, indent: str, newline: str, form: str, block_bytes: int
+) -> None:
+    make = {"FASTA": fasta_of, "FASTQ": fastq_of, "SAM": sam_of}[form]
+    lines = make(THREE).decode().splitlines()
+    text = before + "".join(f"{indent if line[0] in '>@' else ''}{line}{newline}" for line in lines)
+    try:
+        got, message = drain(Reads(write(text.encode()), block_bytes=block_bytes))
+    except InputError:
+        return
+    names = [(name.strip(), bases) for name, bases in got]
+    assert names == THREE if message is None else names == THREE[: len(names)]
+
+
+@pytest.mark.parametrize("caption", ["+", "+r1 x", "+r1 x ", "+ "])
+def test_a_caption_may_repeat_the_header(caption: str, write: Write) -> None:
+    data = f"@r1 x\nAC\n{caption}\nII\n@r2\nA\n+\nI\n"
+    assert drain(open_reads(write(data.encode()))) == ([("r1", "AC"), ("r2", "A")], None)
+
+
+@pytest.mark.parametrize("caption", ["+r2 x", "+r1", "+r1 y", "+x"])
+def test_a_caption_of_another_read_is_refused(caption: str, write: Write) -> None:
+    data = f"@r0\nAC\n+\nII\n@r1 x\nAC\n{caption}\nII\n"
+    got, message = drain(open_reads(write(data.encode())))
+    assert got == [("r0", "AC")]
+    assert f"read 'r1', record 2, line 7: got '{caption}' after the sequence, expected '+' alone" in str(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("@HD\tVN:1.6\n@CO\n@CO  words\nr1{}", ["r1"]),
+        ("@CO\n@r1{}", ["@r1"]),
+        ("@HD\tVN:1.6\n@r1{}r2{}", ["@r1", "r2"]),
+        ("@HD\tVN:1.6\nr1{}@CO{}@ab{}", ["r1", "@CO", "@ab"]),
+        ("@r1{}", ["@r1"]),
+        ("@SQ{}", ["@SQ"]),
+    ],
+)
+def test_sam_lines_that_start_with_at(text: str, names: list[str], write: Write) -> None:
+    fields = "\t4\t*\t0\t0\t*\t*\t0\t0\tACGT\tIIII\n"
+    with open_reads(write(text.replace("{}", fields).encode())) as reads:
+        assert reads.format == "SAM"
+        assert [name for chunk in reads for name in chunk.ids.to_pylist()] == names
+
+
+def test_a_fastq_read_that_is_called_like_a_header_of_sam(write: Write) -> None:
+    for name in ("CO", "HD\tVN:1.6", "SQ x"):
+        got, message = drain(open_reads(write(f"@{name}\nACGT\n+\nIIII\n".encode())))
+        assert (got, message) == ([(name.split()[0], "ACGT")], None)
+
+
+def test_names_that_are_not_utf8_are_alike_in_every_format(write: Write) -> None:
+    raw, kept = b"a\xff\xc3\xa9b", "a\\xffeb"
+    kept = raw.decode("utf-8", "backslashreplace")
+    bam = gzip.decompress(bam_of([("PLACE", "ACGT", 4)])).replace(b"PLACE", raw)
+    fields = b"\t4\t*\t0\t0\t*\t*\t0\t0\tACGT\tIIII\n"
+    for data in (b">%s\nACGT\n" % raw, b"@%s\nACGT\n+\nIIII\n" % raw, raw + fields, bgzip_of(bam)):
+        said: list[str] = []
+        with Reads(write(data), warn=said.append) as reads:
+            assert [reads_in(chunk) for chunk in reads] == [[(kept, "ACGT")]]
+        assert len(said) == 1
+        assert "not UTF-8" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "0 bytes, so no reads"),
+        (gzip_of(b""), "0 bytes, so no reads"),
+        (bam_of([]), "a BAM header and no records, so no reads"),
+        (b"@HD\tVN:1.6\n", "a SAM header and no records, so no reads"),
+        (b">p\nMKVLLFPEQIPLLLEEKFEEFPQ\n", "which proteins have"),
+    ],
+)
+def test_what_a_user_should_know_of_a_file(data: bytes, said: str, write: Write) -> None:
+    warnings: list[str] = []
+    with Reads(write(data), warn=warnings.append) as reads:
+        assert sum(map(len, reads)) == data.startswith(b">")
+    assert len(warnings) == 1
+    assert said in warnings[0]
+
+
+@pytest.mark.parametrize("make", [bam_of, None])
+def test_only_secondary_alignments_are_not_a_file_without_reads(make: object, write: Write) -> None:
+    data = bam_of([("r1", "ACGT", 256)]) if make else sam_of(THREE, flag=2048)
+    got, message = drain(open_reads(write(data)))
+    assert got == []
+    assert "secondary or supplementary alignments and nothing else" in str(message)
+
+
+def test_a_zstd_window_that_needs_gigabytes_is_named(write: Write) -> None:
+    block = fastq_of(THREE)
+    header = b"\x28\xb5\x2f\xfd\x00" + bytes([(31 - 10) << 3])  # no checksum; a window of 2^31 bytes
+    data = header + (1 | len(block) << 3).to_bytes(3, "little") + block
+    assert "got zstd data with a window over 128 MiB" in message_of(write(data))

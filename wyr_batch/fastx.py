@@ -162,7 +162,7 @@ def _first_other_caption(data: Bytes, starts: Ints, ends: Ints) -> int:
         other[np.flatnonzero(~other)[np.unique(np.searchsorted(offsets, differ, "right") - 1)]] = True
     for record in given[other]:  # white space at the end does not count
         header, caption = (data[starts[record, line] + 1 : ends[record, line]].tobytes() for line in (0, 2))
-        if header.rstrip() != caption.rstrip():
+        if caption.strip() and header.rstrip() != caption.rstrip():
             return int(record)
     return len(starts)
 
@@ -243,8 +243,8 @@ def _with_stray_cr(data: Bytes, starts: Ints, ends: Ints) -> Ints:
     return np.flatnonzero(n_in_line)
 
 
-def _stray_cr_problem(header: bytes, line: int) -> Problem:
-    got = f"a carriage return inside the header {shown(header)}"
+def _stray_cr_problem(text: bytes, line: int) -> Problem:
+    got = f"a carriage return inside the line {shown(text)}"
     return Problem(None, line, got, "lines that end in LF or CR LF", _CONVERT)
 
 
@@ -258,6 +258,9 @@ def parse_sam(block: bytes, final: bool) -> Parsed:
     problem = None
     for line in _split_lines(block[:end]):
         text = line.removesuffix(b"\r")
+        if b"\r" in text:
+            problem = _stray_cr_problem(text, n_lines)
+            break
         if text and not is_sam_header(text):
             fields = text.split(b"\t", _SAM_FIELDS)
             if problem := _sam_problem(fields, n_lines):
@@ -386,7 +389,7 @@ def _fastq_problem(record: list[bytes], line: int) -> Problem:
     if not rest[1].startswith(b"+"):
         got = shown(rest[1]) if rest[1] else "an empty line"
         return Problem(name, line + 2, got, "a line that starts with '+' after the sequence", MULTI_LINE)
-    if rest[1].rstrip() != b"+" and rest[1][1:].rstrip() != header[1:].rstrip():
+    if rest[1][1:].strip() and rest[1][1:].rstrip() != header[1:].rstrip():
         got = f"{shown(rest[1])} after the sequence"
         return Problem(name, line + 2, got, f"'+' alone, or with the header {shown(header[1:])}", MULTI_LINE)
     if len(rest) == 2:
