@@ -60,7 +60,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
     """Name -> file, and what its message must say."""
     whole = gzip.compress(fastq(200).encode())
     contents: dict[str, tuple[bytes, str]] = {
-        "empty": (b"", "empty"),
+        "blank": (b"\n \n", "blank"),
         "cut.gz": (whole[: len(whole) - 12], "cut.gz"),
         "cut_in_sequence": (fastq(3).encode()[:60], "record 2"),
         "short_quality": (fastq(2).replace("IIII\n", "II\n", 1).encode(), "record 1"),
@@ -75,7 +75,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
     return files
 
 
-@pytest.mark.parametrize("name", ["empty", "cut.gz", "cut_in_sequence", "short_quality", "junk", "missing", "folder"])
+@pytest.mark.parametrize("name", ["blank", "cut.gz", "cut_in_sequence", "short_quality", "junk", "missing", "folder"])
 def test_bad_input_is_a_message_and_no_output(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, message = bad_inputs(tmp_path)[name]
     output = tmp_path / "masks.parquet"

@@ -78,7 +78,7 @@ RECORD = ("files", "model.onnx")
         ("bundle", ("name",), None, "name: got null, expected text"),
         ("bundle", ("max_tokens",), True, "max_tokens: got true, expected a whole number from 2 to"),
         ("bundle", ("max_tokens",), 1, "max_tokens: got 1, expected"),
-        ("bundle", ("max_tokens",), float("inf"), "b/bundle.json: got Infinity, which JSON does not have"),
+        ("bundle", ("max_tokens",), float("inf"), "b/bundle.json: got Infinity, which is no number of JSON"),
         ("bundle", ("window_bp",), 5, "window_bp: got 5, expected a whole number from 6 to"),
         ("bundle", ("window_bp",), 1 << 40, "window_bp: got 1099511627776, expected"),
         ("bundle", ("pooling",), "max", 'pooling: got "max", expected one of mean, cls'),
@@ -370,7 +370,7 @@ EXPECTED = "expected a bundle (bundle.json), a folder of parts (_run.json, part-
         (foreign({}), "footer wyr: got nothing, expected JSON"),
         (foreign({"wyr": "three"}), "footer wyr: got Expecting value"),
         (foreign({"wyr": "[3]"}), "footer wyr: got [3], expected an object"),
-        (foreign({"wyr": '{"n": NaN}'}), "footer wyr: got NaN, which JSON does not have"),
+        (foreign({"wyr": '{"n": NaN}'}), "footer wyr: got NaN, which is no number of JSON"),
         (lambda path: path.write_text("PAR1 but no Parquet"), EXPECTED),
         (lambda path: path.mkdir(), f"got a folder of other things, {EXPECTED}"),
         (lambda path: os.mkfifo(path), f"got a pipe, {EXPECTED}"),
@@ -401,10 +401,9 @@ def test_info_on_a_folder_of_parts(tmp_path: Path, capsys: pytest.CaptureFixture
     assert whole["columns"]["read_id"] == "string"
     assert whole["runtime"]
     # As a run leaves it that is not finished, before its first part and after some.
-    content = json.loads((folder / "_run.json").read_text())
-    (folder / "_run.json").write_text(json.dumps({**content, "finished": False}))
     part = folder / "part-000000.parquet"
     footer, table = pq.read_metadata(part).metadata, pq.read_table(part)
+    (folder / "_run.json").write_bytes(footer[b"wyr_run"])
     kept = {key: footer[key] for key in (b"wyr", b"wyr_part")}
     for path in (part, folder / "part-000001.parquet"):
         pq.write_table(table.replace_schema_metadata(kept), path)
@@ -419,7 +418,7 @@ def test_info_on_a_folder_of_parts(tmp_path: Path, capsys: pytest.CaptureFixture
     part.write_bytes(b"cut")
     assert "part-000000.parquet: got " in refusal(capsys, folder)
     part.unlink()
-    for wrong, words in (([], "got [], expected an object"), ({"finished": 1}, "finished: got 1, expected true or")):
+    for wrong, words in (([], "got [], expected an object"), ({"footer": 1}, "footer: got 1, expected an object")):
         (folder / "_run.json").write_text(json.dumps(wrong))
         assert words in refusal(capsys, folder)
 

@@ -22,7 +22,7 @@ from wyr_batch.config import RunConfig
 from wyr_batch.engines import Engine, open_engine, open_engines
 from wyr_batch.errors import InputError, OutputError
 from wyr_batch.fields import Fields
-from wyr_batch.files import is_file, shown_path
+from wyr_batch.files import is_file, is_folder, shown_path
 from wyr_batch.inputs import InputWatch, check_distinct, check_readable, read_work
 from wyr_batch.job import Job, damaged_inputs, kept_parts
 from wyr_batch.log import Progress
@@ -105,7 +105,7 @@ def check_run_outputs(
         outputs.append(Output("-o, its parts in", parts_folder(config.output), FOLDER))
     outputs += [Output("--json", json_path, TEXT)] if json_path else []
     outputs += [Output("--log", log_path, TEXT)] if log_path else []
-    sources = [Source("the input", path) for path in config.inputs]
+    sources = [Source("the input", path) for path in config.inputs if path == "-" or not is_folder(path)]
     sources.append(Source("the bundle", config.model or starter_path()))
     sources += [Source("the list of inputs", infile_list)] if infile_list else []
     check_outputs(outputs, sources)
