@@ -173,7 +173,7 @@ def test_a_workers_error_arrives_and_finished_units_are_used_again(
             api.run(config)
     assert caught.value.exit_code == 1
     there = {path.name: path.stat().st_mtime_ns for path in parts_folder(output).glob("part-*.parquet")}
-    assert {"part-000000.parquet", "part-000001.parquet", "part-000003.parquet"} <= there.keys()
+    assert {"part-000000.parquet", "part-000001.parquet"} < there.keys(), "and one after the part that is missing"
     assert "part-000002.parquet" not in there
     kept: dict[str, int] = {}
     with monkeypatch.context() as patch:  # look at the parts at the moment they are joined

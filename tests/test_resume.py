@@ -29,7 +29,16 @@ from wyr_batch.errors import InputError, OutputError, UsageError
 from wyr_batch.parts import Parts
 from wyr_batch.partsfolder import parts_folder
 
-RUN = [sys.executable, "-c", "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))", "run"]
+# A run in a process of its own, in chunks of 256 reads, so that few reads make many parts.
+CODE = """
+import sys
+from functools import partial
+from wyr_batch import inputs
+from wyr_batch.cli import main
+inputs.open_reads = partial(inputs.open_reads, chunk_reads=256)
+sys.exit(main(sys.argv[1:]))
+"""
+RUN = [sys.executable, "-c", CODE, "run"]
 
 
 def fastq(n: int, seed: int = 1, most_bp: int = 90) -> str:
@@ -97,7 +106,7 @@ def kill_once_there(output: Path, command: list[str], number: int, n_parts: int 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_signals_end_a_real_run_and_it_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     source, output, whole = tmp_path / "reads.fastq", tmp_path / "masks.parquet", tmp_path / "whole.parquet"
-    source.write_text(fastq(25_000, most_bp=40))
+    source.write_text(fastq(3_000, most_bp=40))
     command = [*RUN, str(source), "--part-seconds", "0", "-b", "2048"]
     process = kill_once_there(output, [*command, "-o", str(output)], number)
     _, err = process.communicate()
@@ -217,10 +226,10 @@ def test_an_unfinished_run_of_two_at_once_is_refused(toy: None, tmp_path: Path) 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1.5 MB."""
+    """A file system of 400 kB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", folder], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("no right to mount a file system")
     yield folder
     subprocess.run(["umount", folder], check=True)
@@ -228,7 +237,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_keeps_finished_parts_and_resumes_once_there_is_room(small_disk: Path, tmp_path: Path) -> None:
     source, output, whole = tmp_path / "reads.fastq", small_disk / "masks.parquet", tmp_path / "whole.parquet"
-    source.write_text(fastq(20_000, most_bp=40))
+    source.write_text(fastq(3_000, most_bp=40))
     command = [*RUN, str(source), "-o", str(output), "--part-seconds", "0"]
     full = subprocess.run(command, capture_output=True, text=True)
     assert full.returncode == 1, full.stderr
@@ -246,11 +255,11 @@ def test_a_full_disk_keeps_finished_parts_and_resumes_once_there_is_room(small_d
 
 def test_a_limit_on_file_sizes_is_met_as_a_full_disk_is(tmp_path: Path) -> None:
     source, output = tmp_path / "reads.fastq", tmp_path / "masks.parquet"
-    source.write_text(fastq(9_000, most_bp=40))
+    source.write_text(fastq(2_000, most_bp=40))
     command = [*RUN, str(source), "-o", str(output), "--part-seconds", "0"]
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 
     full = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
     assert full.returncode == 1, full.stderr

@@ -1,8 +1,10 @@
 """OpenVINO on the CPU: often faster than ONNX Runtime, and the one that computes in bfloat16.
 
-Where memory is short, OpenVINO may say nothing and leave outputs as they were. So every call brings outputs of its own,
-filled with values that no result has, and what is still there afterwards shows that the call failed. The graph is then
-compiled anew, for what the failed call left inside it is not to be trusted.
+Where memory is short, a call may fail in two ways, and what is left inside the graph is then not to be trusted, so it is
+compiled anew. It may raise; then the graph is given back. Or it returns without having run, and outputs are as they
+were: so every call brings outputs of its own, filled with values that no result has, and what is still there afterwards
+shows it. Such a graph is left alone and never given back, which would end the process. OpenVINO may also write to the
+arrays of the call before: they are kept until the next one is done, and what is handed out are copies.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
 
 # Left to itself OpenVINO takes bfloat16 where the CPU has it, so the precision is always said.
 PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_LEFT_ALONE: list[object] = []  # graphs that returned without having run
 _UNWRITTEN = -2  # masks and probabilities are 0 or more, classes are 0 or more
 
 
@@ -65,6 +68,7 @@ class OpenVinoGraph:
         }
         self._core = self._openvino.Core()
         self._model: Any = None
+        self._held: object = None  # arrays of the last call, which the request still knows
         self._request: Any = self._compile()
 
     def _compile(self) -> Any:
@@ -96,21 +100,25 @@ class OpenVinoGraph:
         for name, shape in output_shapes(rows, n_tokens, self._n_ranks, self._n_classes).items():
             outputs[name] = np.full(shape, _UNWRITTEN, np.int32 if name == "explained_ids" else np.float32)
             self._request.set_tensor(name, self._openvino.Tensor(outputs[name], shared_memory=True))
+        held, self._held = self._held, (outputs, input_ids, explain_ids)
         try:
             self._request.infer({"input_ids": input_ids, "explain_ids": explain_ids}, share_inputs=True)
-            if left := [name for name, values in outputs.items() if (values == _UNWRITTEN).any()]:
-                raise OutOfMemory(
-                    f"openvino: got no values of {', '.join(left)} for {rows} reads of {n_tokens} tokens, expected "
-                    "them all: it does so where memory is short. Free some, or give a smaller -b."
-                )
         except BaseException:
             self.drop()
             raise
-        return EngineOutput(**outputs)
+        del held
+        if left := [name for name, values in outputs.items() if (values == _UNWRITTEN).any()]:
+            _LEFT_ALONE.append((self._request, self._held))
+            self.drop()
+            raise OutOfMemory(
+                f"openvino: got no values of {', '.join(left)} for {rows} reads of {n_tokens} tokens, expected them "
+                "all: it does so where memory is short. Free some, or give a smaller -b."
+            )
+        return EngineOutput(**{name: values.copy() for name, values in outputs.items()})
 
     def drop(self) -> None:
         """Give back the compiled graph; the next call compiles it anew."""
-        self._request = None
+        self._request = self._held = None
 
 
 class OpenVinoEngine(Engine):
@@ -126,9 +134,6 @@ class OpenVinoEngine(Engine):
 
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         return self._graph.run(input_ids, explain_ids)
-
-    def _make_room(self) -> None:
-        self._graph.drop()
 
     def _close(self) -> None:
         self._graph.drop()
