@@ -1,7 +1,7 @@
 """OpenVINO on the CPU: often faster than ONNX Runtime, and the one that computes in bfloat16.
 
-Where memory is short, a call may fail in two ways, and what is left inside the graph is then not to be trusted, so it is
-compiled anew. It may raise; then the graph is given back. Or it returns without having run, and outputs are as they
+Where memory is short, a call may fail in two ways, and what is left inside the graph is then not to be trusted, so it
+is compiled anew. It may raise; then the graph is given back. Or it returns without having run, and outputs are as they
 were: so every call brings outputs of its own, filled with values that no result has, and what is still there afterwards
 shows it. Such a graph is left alone and never given back, which would end the process. OpenVINO may also write to the
 arrays of the call before: they are kept until the next one is done, and what is handed out are copies.
