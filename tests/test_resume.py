@@ -105,7 +105,7 @@ def kill_once_there(output: Path, command: list[str], number: int, n_parts: int 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_signals_end_a_real_run_and_it_goes_on(number: signal.Signals, tmp_path: Path) -> None:
     source, output, whole = tmp_path / "reads.fastq", tmp_path / "masks.parquet", tmp_path / "whole.parquet"
-    source.write_text(fastq(3_000, most_bp=40))
+    source.write_text(fastq(6_000))
     command = [*RUN, str(source), "--part-seconds", "0", "-b", "2048"]
     process = kill_once_there(output, [*command, "-o", str(output)], number)
     _, err = process.communicate()
