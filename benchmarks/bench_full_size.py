@@ -32,13 +32,14 @@ from common import environment, esm_tokenizer
 from full_size import CLASSES, READ_BP, make_checkpoints, write_reads
 
 import wyr_batch
-from wyr_batch.batching import pad_batch
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.config import CPU_BATCH_TOKENS, RunConfig
-from wyr_batch.engines import Engine, open_engine
-from wyr_batch.pipeline import Planner
-from wyr_batch.reads import open_reads
-from wyr_batch.threads import available_cpus
+from wyr_batch.choose import EngineRequest, open_engine
+from wyr_batch.engines.base import CPU_BATCH_TOKENS, Engine
+from wyr_batch.host import available_cpus
+from wyr_batch.job.config import RunConfig
+from wyr_batch.reads.open import open_reads
+from wyr_batch.tokens.batches import pad_batch
+from wyr_batch.tokens.plan import Planner
 
 EAGER_ROWS = 16
 WAYS = (("onnx", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"))
@@ -106,7 +107,7 @@ def main() -> None:
             exported = export(folder, ["bfloat16"] if args.bfloat16 else [])
         bundle = load_bundle(folder / "bundle")
         texts = write_reads(source, args.reads)
-        torch_engine = open_engine(bundle, "cpu", "torch", "float32", threads)
+        torch_engine = open_engine(bundle, EngineRequest("cpu", "torch", "float32", threads))
         masks, calls = eager(texts[: args.eager_reads], tokenizer, torch_engine)
 
         def run(runtime: str, dtype: str) -> float:
@@ -139,7 +140,7 @@ def main() -> None:
             name = f"{runtime}_{dtype}"
             run(runtime, dtype)
             checks[f"run_{name}"] = compared(output, bundle, masks, calls, dtype)
-            engine = open_engine(bundle, "cpu", runtime, dtype, threads)
+            engine = open_engine(bundle, EngineRequest("cpu", runtime, dtype, threads))
             ways.append((f"run_{name}", args.reads, lambda r=runtime, d=dtype: run(r, d)))
             ways.append((f"graph_{name}", args.reads, lambda e=engine: timed(lambda: graph(e))))
         n = args.eager_reads

@@ -25,13 +25,14 @@ import pyarrow.parquet as pq
 from common import environment, esm_tokenizer
 
 import wyr_batch
-from wyr_batch.batching import pad_batch
 from wyr_batch.bundle import load_bundle
-from wyr_batch.config import CPU_BATCH_TOKENS, RunConfig
-from wyr_batch.engines import open_engine
-from wyr_batch.pipeline import Planner
-from wyr_batch.reads import open_reads
-from wyr_batch.threads import available_cpus
+from wyr_batch.choose import EngineRequest, open_engine
+from wyr_batch.engines.base import CPU_BATCH_TOKENS
+from wyr_batch.host import available_cpus
+from wyr_batch.job.config import RunConfig
+from wyr_batch.reads.open import open_reads
+from wyr_batch.tokens.batches import pad_batch
+from wyr_batch.tokens.plan import Planner
 
 EAGER_ROWS = 32
 
@@ -83,8 +84,8 @@ def main() -> None:
             for a, b in zip(chunk.offsets[:-1], chunk.offsets[1:], strict=True)
         ]
         n_eager = len(texts) // args.copies
-        onnx = open_engine(bundle, "cpu", "onnx", "auto", threads)
-        torch_engine = open_engine(bundle, "cpu", "torch", "auto", threads)
+        onnx = open_engine(bundle, EngineRequest("cpu", "onnx", "auto", threads))
+        torch_engine = open_engine(bundle, EngineRequest("cpu", "torch", "auto", threads))
 
         def graph() -> None:
             for ids, explain in zip(batches, wanted, strict=True):

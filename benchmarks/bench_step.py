@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 from common import environment
-from wyr_batch.train.data import StepBatches, load_reads, read_table
-from wyr_batch.train.explainer import ExplainerLoss, ExplainerTraining, TrainedExplainer
+from wyr_batch.train.data.batches import StepBatches
+from wyr_batch.train.data.labelled import load_reads, read_table
+from wyr_batch.train.fit.explainer import ExplainerLoss, ExplainerTraining, TrainedExplainer
 
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from common import environment, esm_tokenizer
 
-from wyr_batch.tokens import CLS_ID, tokenise
+from wyr_batch.tokens.kmers import CLS_ID, tokenise
 
 READ_BP = 1500
 

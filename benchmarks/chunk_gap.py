@@ -20,10 +20,11 @@ import numpy.typing as npt
 import torch
 from common import environment
 from rivals import STARTER, WINDOW_BP
-from wyr_batch.train.chunks import classify_chunks
-from wyr_batch.train.data import evaluation_batch, evaluation_batches, load_reads, read_table
-from wyr_batch.train.explained import explain
-from wyr_batch.train.metrics import balanced_accuracy
+from wyr_batch.train.data.batches import evaluation_batch, evaluation_batches
+from wyr_batch.train.data.labelled import load_reads, read_table
+from wyr_batch.train.measure.chunks import classify_chunks
+from wyr_batch.train.measure.explained import explain
+from wyr_batch.train.measure.metrics import balanced_accuracy
 
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 

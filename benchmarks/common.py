@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from wyr_batch.tokens import vocabulary
+from wyr_batch.tokens.kmers import vocabulary
 
 PACKAGES = ("numpy", "pyarrow", "pysam", "onnxruntime", "onnxruntime-gpu", "tensorrt", "openvino", "torch")
 PACKAGES += ("onnx", "onnxscript", "transformers", "captum")

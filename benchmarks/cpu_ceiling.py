@@ -30,12 +30,12 @@ from common import environment
 from full_size import CLASSES, make_checkpoints
 from torch.utils.flop_counter import FlopCounterMode
 from wyr_batch.export.graph import graph_module
-from wyr_batch.export.onnx import onnx_from_torch
+from wyr_batch.export.onnx_file import onnx_from_torch
 
 from wyr_batch.engines.openvino import OpenVinoGraph
+from wyr_batch.host import available_cpus
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 from wyr_batch.models.fused import Fused
-from wyr_batch.threads import available_cpus
 
 ROWS, TOKENS = 16, 251
 WIDTH, WIDE = 512, 4096

@@ -21,13 +21,13 @@ from bench_run import timed
 import wyr_batch
 from wyr_batch import api
 from wyr_batch.bundle import Bundle, BundleFile, bundle_json, load_bundle, sha256_of, starter_path
-from wyr_batch.config import RunConfig
-from wyr_batch.engines import Engine, open_engines
+from wyr_batch.choose import GPU_RUNTIMES, EngineRequest, open_engines, usable_runtimes
+from wyr_batch.engines.base import Engine
 from wyr_batch.engines.cuda import chosen_gpus, cuda_device
-from wyr_batch.engines.gpu import GPU_RUNTIMES, usable_runtimes
-from wyr_batch.engines.selfcheck import prove
-from wyr_batch.parity import N_READS
-from wyr_batch.threads import available_cpus
+from wyr_batch.host import available_cpus
+from wyr_batch.job.config import RunConfig
+from wyr_batch.proof.compare import N_READS
+from wyr_batch.proof.first_use import prove
 
 PAPER_READS, PAPER_READS_PER_S = 103_638, 86.0
 WINDOW_TOKENS = 251  # of a 1,500 bp read, `<cls>` counted
@@ -79,7 +79,9 @@ class Kit:
     @contextmanager
     def engines(self, model: str, runtime: str, dtype: str, in_flight: int = 2) -> Iterator[list[Engine]]:
         with ExitStack() as stack:
-            opened = open_engines(self.bundles[model], self.device, runtime, dtype, available_cpus(), in_flight)
+            opened = open_engines(
+                self.bundles[model], EngineRequest(self.device, runtime, dtype, available_cpus(), in_flight)
+            )
             yield [stack.enter_context(engine) for engine in opened]
 
 
@@ -154,7 +156,7 @@ def write_graphs(folder: Path) -> None:
     import onnx  # noqa: F401 - what the exporter needs, asked for first
     import onnxscript  # noqa: F401
     from wyr_batch.export.graph import graph_module
-    from wyr_batch.export.onnx import onnx_from_torch
+    from wyr_batch.export.onnx_file import onnx_from_torch
 
     from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 

@@ -22,7 +22,7 @@ from common import environment
 
 import wyr_batch
 from wyr_batch.bundle import load_bundle
-from wyr_batch.config import RunConfig
+from wyr_batch.job.config import RunConfig
 
 PAPER_READS, PAPER_S = 103_638, 1200.0
 WORKLOADS = {  # reads of the whole, reads of the sample, least and most bp

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 from bench_run import timed
 from common import environment
-from wyr_batch.export.onnx import runner_from_onnx
-from wyr_batch.export.parity import FLOAT32, THRESHOLDS, compare
+from wyr_batch.export.onnx_file import runner_from_onnx
+from wyr_batch.export.torch_proof import FLOAT32, THRESHOLDS, compare
 
 from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.engines.onnx import import_onnxruntime
+from wyr_batch.host import available_cpus
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 from wyr_batch.models.fused import Fused
-from wyr_batch.parity import token_arrays
-from wyr_batch.threads import available_cpus
+from wyr_batch.proof.compare import token_arrays
 
 ROWS, TOKENS, ROUNDS = 16, 251, 5
 LEAST_AGREEMENT = 0.99

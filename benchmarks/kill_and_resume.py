@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from bench_host import write_reads
 from common import environment
 
-from wyr_batch.partsfolder import parts_folder
+from wyr_batch.rows.folder import parts_folder
 
 RUN = [sys.executable, "-c", "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))", "run", "-q"]
 

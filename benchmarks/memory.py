@@ -23,8 +23,9 @@ from stand_in import StandIn
 
 from wyr_batch import api
 from wyr_batch.bundle import load_bundle
-from wyr_batch.config import RunConfig
-from wyr_batch.stats import RunStats
+from wyr_batch.host import keep_freed_memory
+from wyr_batch.job.config import RunConfig
+from wyr_batch.job.stats import RunStats
 
 FIRST_LOOK_READS, GROWTH_LIMIT = 100_000, 0.10
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     engine = StandIn(load_bundle())
-    api.open_engines = lambda *_: [engine]
+    keep_freed_memory()  # as the command does
     looks: list[tuple[int, int]] = []
     add = RunStats.add
 
@@ -69,7 +70,7 @@ def main() -> None:
         pipe, output = Path(tmp) / "reads.fastq", Path(tmp) / "masks.parquet"
         os.mkfifo(pipe)
         threading.Thread(target=feed, args=(pipe, args.reads, args.order), daemon=True).start()
-        stats = api.run(RunConfig((str(pipe),), output, max_batch_tokens=32768))
+        stats = api.run(RunConfig((str(pipe),), output, max_batch_tokens=32768), engines=[engine])
         n_rows = pq.read_metadata(output).num_rows
     early = next(memory for n, memory in looks if n >= FIRST_LOOK_READS)
     late = looks[-1][1]

@@ -39,7 +39,7 @@ from common import environment
 from render import other_suites
 
 from wyr_batch.errors import InputError
-from wyr_batch.reads import open_reads
+from wyr_batch.reads.open import open_reads
 
 SECONDS, MOST_BYTES, SHOWN = 60, 50_000_000, 100
 FORMATS = {"fastq": "FASTQ", "fq": "FASTQ", "fasta": "FASTA", "fa": "FASTA", "fna": "FASTA", "faa": "FASTA"}

@@ -16,10 +16,10 @@ from common import environment
 from wyr_batch.export import proof
 
 from wyr_batch.bundle import load_bundle
+from wyr_batch.host import available_cpus
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 from wyr_batch.models.fused import Fused
-from wyr_batch.parity import token_arrays
-from wyr_batch.threads import available_cpus
+from wyr_batch.proof.compare import token_arrays
 
 DTYPES = ("float32", "float16", "bfloat16")
 

@@ -20,7 +20,7 @@ import pysam
 from common import environment
 
 import wyr_batch
-from wyr_batch.config import RunConfig
+from wyr_batch.job.config import RunConfig
 
 
 def main() -> None:

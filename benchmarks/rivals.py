@@ -33,10 +33,11 @@ import torch
 from captum.attr import FeatureAblation, IntegratedGradients, KernelShap, Lime
 from common import environment
 from torch import Tensor
-from wyr_batch.train.data import LabelledReads, evaluation_batch, evaluation_batches, load_reads, read_table
-from wyr_batch.train.explained import Explained, explain
-from wyr_batch.train.faithfulness import SHARES, measures, probability_curves
-from wyr_batch.train.warmstart import evidence
+from wyr_batch.train.data.batches import evaluation_batch, evaluation_batches
+from wyr_batch.train.data.labelled import LabelledReads, load_reads, read_table
+from wyr_batch.train.fit.warmstart import evidence
+from wyr_batch.train.measure.explained import Explained, explain
+from wyr_batch.train.measure.faithfulness import SHARES, measures, probability_curves
 
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 from wyr_batch.models.encoder import rotary_angles, rotate

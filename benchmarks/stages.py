@@ -22,14 +22,16 @@ from bench_host import is_correct, write_reads
 from common import environment
 from stand_in import StandIn
 
-from wyr_batch.batching import pad_batch
 from wyr_batch.bundle import load_bundle
-from wyr_batch.manifest import ReadsDigest
-from wyr_batch.pipeline import ExplainStep, Planner, Work
-from wyr_batch.reads import ReadChunk, open_reads
-from wyr_batch.rows import RowBuilder
-from wyr_batch.tokens import tokenise
-from wyr_batch.writer import MaskWriter
+from wyr_batch.explain.step import ExplainStep
+from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.reads.digest import ReadsDigest
+from wyr_batch.reads.open import open_reads
+from wyr_batch.rows.columns import RowBuilder
+from wyr_batch.rows.writer import MaskWriter
+from wyr_batch.tokens.batches import pad_batch
+from wyr_batch.tokens.kmers import tokenise
+from wyr_batch.tokens.plan import Planner, Work
 
 T, U = TypeVar("T"), TypeVar("U")
 ROUNDS = 5

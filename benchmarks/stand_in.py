@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.engines import Engine, EngineOutput
-from wyr_batch.engines.base import Int32s
+from wyr_batch.engines.base import Engine
+from wyr_batch.engines.signature import EngineOutput, Int32s
 
 
 class StandIn(Engine):
@@ -21,9 +21,6 @@ class StandIn(Engine):
         # Like real masks: most values near 0 or 1.
         self._values = self._random.beta(0.3, 0.3, n_values).astype(np.float32)
         self._made: dict[tuple[int, ...], EngineOutput] = {}
-
-    def close(self) -> None:
-        """Stay open: one engine serves every run of a benchmark."""
 
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         if input_ids.shape not in self._made:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from wyr_batch.reads import open_reads
+from wyr_batch.reads.open import open_reads
 
 LETTER_PX, LINE_PX, LINE_BP, MARGIN_PX = 8.4, 19, 126, 14
 

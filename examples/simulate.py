@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from wyr_batch.train.data import choose_ranks, load_reads, read_table, sampling_weights
-from wyr_batch.train.prepare import RANKS
+from wyr_batch.train.data.batches import choose_ranks, load_reads, read_table, sampling_weights
+from wyr_batch.train.data.prepare import RANKS
 
 N_READS = 1000
 READ_BP = 250

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wyr_batch.engines import RUNTIMES
+from wyr_batch.choose import RUNTIMES
+from wyr_batch.host import available_cpus
 from wyr_batch.models.fused import Fused
 from wyr_batch.models.precision import in_precision
-from wyr_batch.threads import available_cpus
-from wyr_batch.tokens import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
+from wyr_batch.tokens.kmers import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
 
-from .onnx import runner_from_onnx
-from .parity import THRESHOLDS, Candidate, ParityRecord, Remembered, compare, torch_runner
+from .onnx_file import runner_from_onnx
+from .torch_proof import THRESHOLDS, Candidate, ParityRecord, Remembered, compare, torch_runner
 
 FILES = {"float32": "model.onnx", "float16": "model.fp16.onnx"}
 TIMED_ROWS, TIMED_TOKENS, TIMED_RUNS = 16, 251, 3

@@ -7,7 +7,9 @@ import os
 import pytest
 from toy_engine import ToyEngine
 
-from wyr_batch import api, inputs, writer
+from wyr_batch import api
+from wyr_batch.reads import stream as inputs
+from wyr_batch.rows import writer
 
 # Each of several test processes keeps to a CPU of its own: torch and the runtimes would take all of them each.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):

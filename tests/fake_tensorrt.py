@@ -20,10 +20,7 @@ import numpy as np
 from fake_cuda import FakeLibrary
 from toy_engine import RANKS, ToyEngine
 
-from wyr_batch.engines import EngineOutput
-
-INPUTS = ("input_ids", "explain_ids")
-OUTPUTS = EngineOutput._fields
+from wyr_batch.engines.signature import INPUTS, OUTPUTS
 
 
 class Checked:

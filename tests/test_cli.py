@@ -180,3 +180,15 @@ def test_masks_go_through_a_pipe(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert output.exists()
+
+
+def test_info_is_a_page_and_json_is_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "m.parquet"
+    assert main(["run", str(EXAMPLE), "-q", "-n", "5", "-o", str(output)]) == 0
+    for words, shown in ((["info"], "model.onnx"), (["info", str(output)], "5 rows")):
+        assert main([*words, "--json"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        assert main(words) == 0
+        page = capsys.readouterr().out
+        assert shown in page
+        assert all(name in page for name in content.get("columns", content.get("ranks")))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -57,3 +60,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_benchmarks_page_is_what_the_results_say() -> None:
     made = runpy.run_path(str(ROOT / "benchmarks" / "render.py"))["render"]()
     assert (ROOT / "BENCHMARKS.md").read_text() == made, "run: python benchmarks/render.py"
+
+
+def test_commands_page_is_what_help_says(tmp_path: Path) -> None:
+    # In a process of its own: click keeps the help option of whichever context a command was first shown in.
+    script = [sys.executable, str(ROOT / "docs" / "make_commands.py"), "made.md"]
+    subprocess.run(script, cwd=tmp_path, env=os.environ | {"COLUMNS": "60"}, check=True)
+    made = (tmp_path / "made.md").read_text()
+    assert (ROOT / "docs" / "commands.md").read_text() == made, "run: python docs/make_commands.py"

@@ -13,20 +13,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_models import RANKS, save_toy_checkpoints, toy_explainer, toy_explanandum
-from wyr_batch.train.chunks import classify_chunks
-from wyr_batch.train.data import LabelledReads, evaluation_batch
-from wyr_batch.train.evaluate import ROWS, EvaluationConfig, blank_divergence, evaluate
-from wyr_batch.train.explained import explain
-from wyr_batch.train.faithfulness import SHARES, best_tokens, measures, permuted, probability_curves
-from wyr_batch.train.maskstats import MaskStatistics, gini, segment_lengths
+from wyr_batch.train.data.batches import evaluation_batch
+from wyr_batch.train.data.labelled import LabelledReads
+from wyr_batch.train.data.prepare import Counts, SplitRule, prepare
+from wyr_batch.train.data.sources import Piece
+from wyr_batch.train.measure.chunks import classify_chunks
+from wyr_batch.train.measure.evaluate import ROWS, EvaluationConfig, blank_divergence, evaluate
+from wyr_batch.train.measure.explained import explain
+from wyr_batch.train.measure.faithfulness import SHARES, best_tokens, measures, permuted, probability_curves
+from wyr_batch.train.measure.maskstats import MaskStatistics, gini, segment_lengths
 from wyr_batch.train.places import check_evaluation_folder
-from wyr_batch.train.prepare import Counts, SplitRule, prepare
-from wyr_batch.train.sources import Piece
 
+from wyr_batch.checks.outputs import Source
 from wyr_batch.cli import main
 from wyr_batch.cli.evaluate import json_text
 from wyr_batch.errors import OutputError, UsageError
-from wyr_batch.outputs import Source
 
 
 def some_reads(n: int = 12) -> LabelledReads:

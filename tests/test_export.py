@@ -13,15 +13,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import wyr_batch.export.bundle as export_module
+import wyr_batch.export.write_bundle as export_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from toy_models import MAX_TOKENS, N_CLASSES, save_toy_checkpoints, toy_explainer, toy_explanandum, toy_fused
-from wyr_batch.export.bundle import export_bundle
 from wyr_batch.export.graph import GraphExplainer, graph_module, scan
-from wyr_batch.export.onnx import FORBIDDEN_OPS, _store_as_half, check_graph, onnx_from_torch, runner_from_onnx
-from wyr_batch.export.parity import FLOAT32, Candidate, compare
+from wyr_batch.export.onnx_file import FORBIDDEN_OPS, _store_as_half, check_graph, onnx_from_torch, runner_from_onnx
+from wyr_batch.export.torch_proof import FLOAT32, Candidate, compare
+from wyr_batch.export.write_bundle import export_bundle
 
 from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.cli import main

@@ -9,7 +9,7 @@ import pytest
 from fake_tensorrt import FakeTensorRt
 from test_gpu_choice import no_gpu, only
 from test_tensorrt import FileBundle, bundle, library, trt
-from wyr_batch.export.gpu import check_tensorrt, prove_on_gpu
+from wyr_batch.export.tensorrt_plans import check_tensorrt, prove_on_gpu
 
 from wyr_batch.bundle import Bundle
 from wyr_batch.cli import main
@@ -28,7 +28,7 @@ def test_without_a_gpu_or_tensorrt_nothing_is_exported(
 
 def test_a_gpu_without_tensorrt_says_what_to_install(library: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'wyr-batch\[gpu\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'wyr-batch\[tensorrt\]'"):
         check_tensorrt()
 
 
@@ -36,7 +36,7 @@ def test_plans_are_built_proven_and_their_speeds_are_in_the_bundle(
     bundle: FileBundle, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(monkeypatch, tensorrt=trt.__version__)
-    monkeypatch.setattr("wyr_batch.export.gpu.runtime_version", lambda name: trt.__version__)
+    monkeypatch.setattr("wyr_batch.export.tensorrt_plans.runtime_version", lambda name: trt.__version__)
     parity = bundle.folder / "parity.json"
     parity.write_text(json.dumps({"files": {}, "rows_per_s": {"onnx float32": 3.0}}))
     speeds = prove_on_gpu(bundle, check_tensorrt(), ("float32", "float16", "bfloat16"), 1)

@@ -15,11 +15,16 @@ from fake_tensorrt import FakeTensorRt
 from test_tensorrt import FileBundle, bundle, library, trt
 from toy_engine import ToyEngine
 
+from wyr_batch import choose as gpu
+from wyr_batch.choose import EngineRequest, open_engine, open_engines
 from wyr_batch.cli import main
-from wyr_batch.config import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
-from wyr_batch.engines import EngineOutput, cuda, gpu, open_engine, open_engines, selfcheck
+from wyr_batch.engines import cuda
+from wyr_batch.engines.base import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from wyr_batch.engines.cuda import Driver, chosen_gpus, find_gpus
+from wyr_batch.engines.onnx import check_one_distribution
+from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.errors import MissingExtraError, ModelError, UsageError
+from wyr_batch.proof import first_use as selfcheck
 
 __all__ = ["bundle", "library", "trt"]  # fixtures
 
@@ -110,7 +115,7 @@ def test_auto_takes_a_gpu_only_with_a_runtime_for_it(
 ) -> None:
     caplog.set_level(logging.INFO, "wyr_batch")
     only(monkeypatch, tensorrt=trt.__version__)
-    engines = open_engines(bundle, "auto", "auto", "auto", 1)
+    engines = open_engines(bundle, EngineRequest("auto", "auto", "auto", 1))
     assert [(e.runtime, e.dtype, e.device) for e in engines] == [("tensorrt", "float16", "cuda:0")] * 2
     assert (engines[0].pad_to, engines[0].default_batch_tokens) == (8, GPU_BATCH_TOKENS)
     assert "device: cuda:0, Fake GPU" in caplog.text
@@ -118,15 +123,17 @@ def test_auto_takes_a_gpu_only_with_a_runtime_for_it(
     for engine in engines:
         engine.close()
     only(monkeypatch)
-    from wyr_batch.engines import choose_device
+    from wyr_batch.choose import choose_device
 
     assert choose_device("auto", "auto", "auto") == "cpu"
     assert "device: cpu (Fake GPU is there, but --runtime tensorrt: got no package 'tensorrt'" in caplog.text
     assert choose_device("auto", "openvino", "auto") == "cpu"
-    with pytest.raises(UsageError, match=r"--device: got cuda, expected a runtime .*pip install 'wyr-batch\[gpu\]'"):
-        open_engine(bundle, "cuda", "auto", "auto", 1)
+    with pytest.raises(
+        UsageError, match=r"--device: got cuda, expected a runtime .*pip install 'wyr-batch\[gpu,tensorrt\]'"
+    ):
+        open_engine(bundle, EngineRequest("cuda", "auto", "auto", 1))
     with pytest.raises(UsageError, match="got openvino with --device cuda, expected tensorrt, torch, onnx"):
-        open_engine(bundle, "cuda", "openvino", "auto", 1)
+        open_engine(bundle, EngineRequest("cuda", "openvino", "auto", 1))
 
 
 @pytest.mark.parametrize(
@@ -178,15 +185,15 @@ def test_engine_that_fails_its_proof_is_refused_and_remembered(
 ) -> None:
     monkeypatch.setattr(selfcheck, "open_reference", lambda *_: Wrong())
     with pytest.raises(ModelError, match=r"tensorrt float16 on cuda:0: got mask: got a mean difference"):
-        open_engine(bundle, "cuda", "tensorrt", "float16", 1)
+        open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1))
     assert trt.library.clean
     monkeypatch.setattr(selfcheck, "open_reference", lambda *_: pytest.fail("it has been compared before"))
     with pytest.raises(ModelError, match=r"delete .*json to try again"):
-        open_engine(bundle, "cuda", "tensorrt", "float16", 1)
+        open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1))
     (path,) = (tmp_path / "cache" / "proofs").glob("toy-tensorrt-float16-*.json")
     path.unlink()
     monkeypatch.setattr(selfcheck, "open_reference", lambda *_: ToyEngine())
-    open_engine(bundle, "cuda", "tensorrt", "float16", 1).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     found = json.loads(path.read_text())
     assert found["record"]["verdict"] == "passed"
     assert found["record"]["n_reads"] > 250
@@ -200,7 +207,7 @@ def test_auto_goes_on_to_float32_when_halves_fail_and_says_so(
     only(monkeypatch, tensorrt=trt.__version__)
     references = iter([Wrong(), ToyEngine()])
     monkeypatch.setattr(selfcheck, "open_reference", lambda *_: next(references))
-    with open_engine(bundle, "cuda", "auto", "auto", 1) as engine:
+    with open_engine(bundle, EngineRequest("cuda", "auto", "auto", 1)) as engine:
         assert engine.dtype == "float32"
     assert "tensorrt float16 on cuda:0: got mask" in caplog.text
 
@@ -215,15 +222,33 @@ def test_proof_of_another_version_bundle_or_gpu_does_not_count(
         return ToyEngine()
 
     monkeypatch.setattr(selfcheck, "open_reference", reference)
-    open_engine(bundle, "cuda", "tensorrt", "float16", 1).close()
-    open_engine(bundle, "cuda", "tensorrt", "float16", 1).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     assert len(compared) == 1
     library.names = ("Other GPU",)
-    open_engine(bundle, "cuda", "tensorrt", "float16", 1).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     assert len(compared) == 2
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRt(library, "11.5.0"))
-    open_engine(bundle, "cuda", "tensorrt", "float16", 1).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     assert len(compared) == 3
     bundle.__dict__["sha256"] = "1" * 64
-    open_engine(bundle, "cuda", "tensorrt", "float16", 1).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     assert len(compared) == 4
+
+
+@pytest.mark.parametrize(("names", "fits"), [(("onnxruntime",), True), (("onnxruntime", "onnxruntime-gpu"), False)])
+def test_two_distributions_of_onnx_runtime_are_an_error_that_mends_them(
+    names: tuple[str, ...], fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in names:
+        folder = tmp_path / f"{name.replace('-', '_')}-1.30.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.30.0\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    if fits:
+        check_one_distribution()
+        return
+    with pytest.raises(UsageError) as caught:
+        check_one_distribution()
+    for command in ("pip uninstall -y onnxruntime onnxruntime-gpu", "pip install 'wyr-batch[gpu]'"):
+        assert command in str(caught.value)

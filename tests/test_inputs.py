@@ -19,8 +19,8 @@ from toy_engine import ToyEngine
 
 from wyr_batch import api
 from wyr_batch.cli import main
-from wyr_batch.config import RunConfig
-from wyr_batch.partsfolder import parts_folder
+from wyr_batch.job.config import RunConfig
+from wyr_batch.rows.folder import parts_folder
 
 
 @pytest.fixture

@@ -22,15 +22,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_models import save_toy_checkpoints
 
+from wyr_batch import cache as plancache
 from wyr_batch.bundle import Bundle, load_bundle, starter_path
 from wyr_batch.cli import main
 from wyr_batch.cli.export import read_metrics
-from wyr_batch.engines import plancache
-from wyr_batch.engines.selfcheck import read_proof
 from wyr_batch.errors import ModelError, UsageError
 from wyr_batch.models.checkpoints import load_encoder, load_explainer, load_explanandum, read_ranks
 from wyr_batch.models.encoder import EncoderConfig
 from wyr_batch.models.tensorfile import read_tensors
+from wyr_batch.proof.first_use import read_proof
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "reads.fastq.gz"
 MISSING = object()
@@ -157,7 +157,7 @@ def test_fields_that_old_bundles_lack_may_be_missing(bundle: Path, capsys: pytes
     assert (whole.ranks, whole.files) == (starter.ranks, starter.files)
     assert whole.verified("onnx", "float32") == bundle / "model.onnx"
     assert "torch float32" not in whole.rows_per_s
-    assert main(["info", str(bundle)]) == 0
+    assert main(["info", str(bundle), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["parity"]["model.onnx"]["mask_max"] is None
     (bundle / "parity.json").unlink()
     assert load_bundle(bundle).rows_per_s == {}
@@ -171,7 +171,7 @@ def test_text_is_utf8_whatever_the_locale(bundle: Path) -> None:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     for encoding in ("ascii", "latin-1", "utf-8"):
         done = subprocess.run(
-            [sys.executable, "-c", code, "info", str(bundle)],
+            [sys.executable, "-c", code, "info", str(bundle), "--json"],
             capture_output=True,
             env={**environment, "PYTHONIOENCODING": encoding},
         )
@@ -392,7 +392,7 @@ def test_info_on_a_folder_of_parts(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
 
     def info() -> dict[str, Any]:
-        assert main(["info", str(folder)]) == 0
+        assert main(["info", str(folder), "--json"]) == 0
         found: dict[str, Any] = json.loads(capsys.readouterr().out)
         return found
 

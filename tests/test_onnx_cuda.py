@@ -11,7 +11,8 @@ import pytest
 from fake_cuda import FakeLibrary, installed
 
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.engines import EngineOutput, onnx_cuda, open_engine
+from wyr_batch.choose import EngineRequest, open_engine
+from wyr_batch.engines import onnx_cuda
 from wyr_batch.engines.cuda import cuda_device, find_gpus
 from wyr_batch.engines.onnx_cuda import (
     LoadedSession,
@@ -20,6 +21,7 @@ from wyr_batch.engines.onnx_cuda import (
     provider_options,
     session_options,
 )
+from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.errors import EngineError, MissingExtraError, ModelError, UsageError
 
 
@@ -81,7 +83,7 @@ def test_two_engines_of_one_session_give_the_cpus_results(bundle: Bundle, librar
     engines = [OnnxCudaEngine(bundle, "float32", shared) for _ in range(2)]
     assert [engine.device for engine in engines] == ["cuda:1"] * 2
     rng = np.random.default_rng(0)
-    with open_engine(bundle, "cpu", "onnx", "float32", 1) as reference:
+    with open_engine(bundle, EngineRequest("cpu", "onnx", "float32", 1)) as reference:
         for n_rows, n_tokens in ((5, 64), (2, 9), (9, 30)):
             ids = rng.integers(6, 4102, (n_rows, n_tokens)).astype(np.int32)
             ids[:, 0], ids[1, 5:] = 3, 1
@@ -114,7 +116,7 @@ def test_onnxruntime_for_cpus_is_not_taken_for_a_gpus(
 ) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(UsageError, match=r"expected CUDAExecutionProvider.*pip uninstall -y onnxruntime"):
-        open_engine(bundle, "cuda", "onnx", "float32", 1)
+        open_engine(bundle, EngineRequest("cuda", "onnx", "float32", 1))
     # Built for GPUs, but its libraries do not load: ONNX Runtime would go on with the CPU.
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(ort, "preload_dlls", lambda: None)
@@ -127,7 +129,7 @@ def test_onnxruntime_for_cpus_is_not_taken_for_a_gpus(
 
     monkeypatch.setattr(ort, "InferenceSession", fallen_back)
     with pytest.raises(EngineError, match="got CPUExecutionProvider, expected CUDAExecutionProvider: its libraries"):
-        open_engine(bundle, "cuda:1", "onnx", "float32", 1)
+        open_engine(bundle, EngineRequest("cuda:1", "onnx", "float32", 1))
     assert asked == [("CUDAExecutionProvider", provider_options(1))]
     assert provider_options(1) == {"device_id": "1", "arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
     assert not session_options(ort).enable_mem_pattern
@@ -139,4 +141,4 @@ def test_onnxruntime_for_cpus_is_not_taken_for_a_gpus(
 def test_starter_has_no_halves_to_run(bundle: Bundle, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(ModelError, match=r"expected onnx float16\. Ask for a dtype the bundle holds, or export it"):
-        open_engine(bundle, "cuda", "onnx", "float16", 1)
+        open_engine(bundle, EngineRequest("cuda", "onnx", "float16", 1))

@@ -20,11 +20,11 @@ from toy_engine import RANKS, toy_bundle
 from wyr_batch import api
 from wyr_batch.bundle import starter_path
 from wyr_batch.cli import main
-from wyr_batch.config import RunConfig
 from wyr_batch.errors import InputError, OutputError
-from wyr_batch.partsfolder import parts_folder
+from wyr_batch.job.config import RunConfig
 from wyr_batch.ranks import FIXED_COLUMNS, rank_columns
-from wyr_batch.rows import RowBuilder
+from wyr_batch.rows.columns import RowBuilder
+from wyr_batch.rows.folder import parts_folder
 
 FASTQ = "".join(f"@r{i}\nACGTACGTACGTTTGACCAGAC\n+\n{'I' * 22}\n" for i in range(40))
 

@@ -7,10 +7,11 @@ import pytest
 from same_rows import differences
 from toy_engine import RANKS, ToyEngine
 
-from wyr_batch.batching import padded_length, plan_batches
-from wyr_batch.pipeline import ExplainStep, Planner
-from wyr_batch.reads import ReadChunk
-from wyr_batch.rows import RowBuilder
+from wyr_batch.explain.step import ExplainStep
+from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.rows.columns import RowBuilder
+from wyr_batch.tokens.batches import padded_length, plan_batches
+from wyr_batch.tokens.plan import Planner
 
 
 @pytest.mark.parametrize("max_tokens", [61, 64])

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from wyr_batch.cli import main
 from wyr_batch.errors import InputError
-from wyr_batch.pairs import interleaved_chunks, paired_chunks
-from wyr_batch.reads import ReadChunk, Reads
+from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.reads.open import Reads
+from wyr_batch.reads.pairs import interleaved_chunks, paired_chunks
 
 Rows = list[tuple[str, int, str]]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wyr_batch.parquetjoin import join_parquet, shifted_footer
+from wyr_batch.rows.join import join_parquet, shifted_footer
 
 LABELS = pa.dictionary(pa.int32(), pa.string())
 

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from same_rows import differences
 from toy_engine import RANKS, ToyEngine
 
-from wyr_batch.engines import EngineOutput
-from wyr_batch.engines.base import Int32s
+from wyr_batch.engines.signature import EngineOutput, Int32s
 from wyr_batch.errors import EngineError, InputError, Interrupted, OutputError
-from wyr_batch.pipeline import Explained, ExplainStep, Planner, Work
-from wyr_batch.reads import ReadChunk
-from wyr_batch.rows import RowBuilder
-from wyr_batch.runner import QUEUE_CHUNKS, run_overlapped, run_serial
-from wyr_batch.segments import find_segments, running_sum
-from wyr_batch.stats import RunStats, counts_of
-from wyr_batch.tokens import tokenise
-from wyr_batch.writer import MaskWriter
+from wyr_batch.explain.step import Explained, ExplainStep
+from wyr_batch.job.overlap import QUEUE_CHUNKS, run_overlapped, run_serial
+from wyr_batch.job.stats import RunStats, counts_of
+from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.rows.columns import RowBuilder
+from wyr_batch.rows.segments import find_segments, running_sum
+from wyr_batch.rows.writer import MaskWriter
+from wyr_batch.tokens.kmers import tokenise
+from wyr_batch.tokens.plan import Planner, Work
 
 READS = st.lists(st.text("ACGTACGTACGTN", max_size=200), min_size=1, max_size=8)
 PREDICTED = np.full(2, -1, np.int32)

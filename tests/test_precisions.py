@@ -14,16 +14,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import wyr_batch.export.bundle as export_module
+import wyr_batch.export.write_bundle as export_module
 from toy_models import MAX_TOKENS, save_toy_checkpoints, toy_explainer, toy_explanandum
 from wyr_batch.export import proof
-from wyr_batch.export.bundle import export_bundle
 from wyr_batch.export.graph import graph_module
-from wyr_batch.export.onnx import onnx_from_torch
-from wyr_batch.export.parity import FLOAT16, THRESHOLDS, Candidate
+from wyr_batch.export.onnx_file import onnx_from_torch
+from wyr_batch.export.torch_proof import FLOAT16, THRESHOLDS, Candidate
+from wyr_batch.export.write_bundle import export_bundle
 
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.engines import RUNTIMES, EngineOutput, choose_runtime, open_engine
+from wyr_batch.choose import RUNTIMES, EngineRequest, choose_runtime, open_engine
+from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.errors import ModelError
 from wyr_batch.models.explainer import Explainer
 from wyr_batch.models.fused import Fused, FusedOutput
@@ -55,8 +56,8 @@ def test_every_way_to_compute_is_proven_and_near_the_reference(
     ids[3, 40:] = 1
     asked = np.full((8, 3), -1, np.int32)
     with (
-        open_engine(every_precision, "cpu", runtime, dtype, 1) as engine,
-        open_engine(every_precision, "cpu", "torch", "float32", 1) as reference,
+        open_engine(every_precision, EngineRequest("cpu", runtime, dtype, 1)) as engine,
+        open_engine(every_precision, EngineRequest("cpu", "torch", "float32", 1)) as reference,
     ):
         assert (engine.runtime, engine.dtype) == (runtime, dtype)
         found = EngineOutput(*map(np.array, engine.infer(ids, asked)))
@@ -88,7 +89,7 @@ def test_checkpoint_without_its_labels_is_refused(every_precision: Bundle, tmp_p
     folder = shutil.copytree(every_precision.folder, tmp_path / "toy")
     (folder / "checkpoint" / "explanandum" / "data_processor" / "labels.json").unlink()
     with pytest.raises(ModelError, match=r"labels\.json: got no such file, expected the one bundle\.json lists"):
-        open_engine(load_bundle(folder), "cpu", "torch", "float32", 1)
+        open_engine(load_bundle(folder), EngineRequest("cpu", "torch", "float32", 1))
 
 
 def test_precision_that_fails_stays_out(
@@ -122,7 +123,7 @@ def test_precision_that_fails_stays_out(
     assert not bundle.runtime_parity
     for runtime, dtype in (("openvino", "float32"), ("torch", "float16")):
         with pytest.raises(ModelError, match=f"got no passing record of {runtime} {dtype}"):
-            open_engine(bundle, "cpu", runtime, dtype, 1)
+            open_engine(bundle, EngineRequest("cpu", runtime, dtype, 1))
 
 
 def test_auto_takes_what_is_proven_and_was_faster(every_precision: Bundle, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wyr_batch.train.markers import prepare_markers
-from wyr_batch.train.prepare import SplitRule, stratified_splits
+from wyr_batch.train.data.markers import prepare_markers
+from wyr_batch.train.data.prepare import SplitRule, stratified_splits
 
 from wyr_batch.cli import main
 from wyr_batch.errors import InputError

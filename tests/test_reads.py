@@ -26,9 +26,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zlib_ng import zlib_ng
 
-from wyr_batch import bytesource, fastx
 from wyr_batch.errors import InputError, UsageError
-from wyr_batch.reads import ReadChunk, Reads, open_reads
+from wyr_batch.reads import fastx
+from wyr_batch.reads import source as bytesource
+from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.reads.open import Reads, open_reads
 
 Read = tuple[str, str]  # id, bases
 
@@ -324,7 +326,7 @@ def test_a_long_record_is_not_parsed_once_a_block(write: Write, monkeypatch: pyt
         seen.append(len(block))
         return parse(block, final)
 
-    monkeypatch.setattr("wyr_batch.reads.parse_fasta", counted)
+    monkeypatch.setattr("wyr_batch.reads.open.parse_fasta", counted)
     data = fasta_of([("long", "ACGT" * 50_000)], width=60)
     with Reads(write(data), block_bytes=64) as source:
         assert sum(map(len, source)) == 1
@@ -428,7 +430,7 @@ def test_limits_below_one(limit: str) -> None:
 
 COUNT = """
 import sys
-from wyr_batch.reads import open_reads
+from wyr_batch.reads.open import open_reads
 with open_reads(sys.argv[1]) as reads:
     for chunk in reads:
         print(chunk.source, chunk.ids.to_pylist(), chunk.n_bases, reads.format, reads.total_bytes)
@@ -730,11 +732,11 @@ def test_read_error_is_named(write: Write, monkeypatch: pytest.MonkeyPatch) -> N
                 return data
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("wyr_batch.reads.open_file", lambda _: (Failing(fastq_of(THREE)), None))
+    monkeypatch.setattr("wyr_batch.reads.open.open_file", lambda _: (Failing(fastq_of(THREE)), None))
     got, message = drain(open_reads("x"))
     assert got == THREE
     assert message == "x, record 4: got a read error (Input/output error), expected a readable file. " + bytesource.CUT
-    monkeypatch.setattr("wyr_batch.reads.open_file", lambda _: (Failing(), None))
+    monkeypatch.setattr("wyr_batch.reads.open.open_file", lambda _: (Failing(), None))
     assert (
         message_of(Path("x")) == "x: got a read error (Input/output error), expected a readable file. " + bytesource.CUT
     )

@@ -23,18 +23,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wyr_batch import api
-from wyr_batch.config import RunConfig
 from wyr_batch.errors import InputError, OutputError, UsageError
-from wyr_batch.parts import Parts
-from wyr_batch.partsfolder import parts_folder
+from wyr_batch.job.config import RunConfig
+from wyr_batch.rows.folder import parts_folder
+from wyr_batch.rows.parts import Parts
 
 # A run in a process of its own, in chunks of 256 reads, so that few reads make many parts.
 CODE = """
 import sys
 from functools import partial
-from wyr_batch import inputs
+from wyr_batch.reads import stream
 from wyr_batch.cli import main
-inputs.open_reads = partial(inputs.open_reads, chunk_reads=256)
+stream.open_reads = partial(stream.open_reads, chunk_reads=256)
 sys.exit(main(sys.argv[1:]))
 """
 RUN = [sys.executable, "-c", CODE, "run"]
@@ -184,10 +184,10 @@ def test_a_finished_run_is_not_run_again(toy: None, tmp_path: Path) -> None:
     source.write_text(fastq(100))
     for output in (tmp_path / "masks.parquet", tmp_path / "parts"):
         config = RunConfig((str(source),), output, dataset=output.name == "parts", resume=True)
-        assert api.run(config).here.n_reads == 100
+        assert api.run(config).this_run.n_reads == 100
         made = ds.dataset(output).to_table()
         again = api.run(config)
-        assert again.here.n_reads == 0
+        assert again.this_run.n_reads == 0
         assert again.counts.as_json()["reads"] == 100
         assert ds.dataset(output).to_table().equals(made)
         with pytest.raises(OutputError, match="--overwrite"):
@@ -204,7 +204,7 @@ def test_the_only_part_becomes_the_output_even_if_killed_before(toy: None, tmp_p
         patch.setattr(Parts, "abandon", lambda self, damaged: self._unlock())
         with pytest.raises(Killed):
             api.run(RunConfig((str(source),), output))
-    assert api.run(RunConfig((str(source),), output, resume=True)).here.n_reads == 0
+    assert api.run(RunConfig((str(source),), output, resume=True)).this_run.n_reads == 0
     assert pq.read_table(output).equals(pq.read_table(whole))
     assert not parts_folder(output).exists()
 

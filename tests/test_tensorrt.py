@@ -17,16 +17,19 @@ from fake_tensorrt import FakeTensorRt
 from same_rows import differences
 from toy_engine import RANKS, ToyBundle, ToyEngine, toy_bundle
 
-from wyr_batch.engines import EngineOutput, open_engine, open_engines, selfcheck
+from wyr_batch.choose import EngineRequest, open_engine, open_engines
 from wyr_batch.engines.cuda import Gpu
+from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.engines.tensorrt import TensorRtEngine
-from wyr_batch.engines.trt_build import BUCKET_TOKENS, plan_key, plan_profiles
+from wyr_batch.engines.tensorrt_plan import BUCKET_TOKENS, plan_key, plan_profiles
 from wyr_batch.errors import EngineError, MissingExtraError, ModelError, OutOfMemory, UsageError
-from wyr_batch.pipeline import ExplainStep, Planner, Work
-from wyr_batch.reads import ReadChunk
-from wyr_batch.rows import RowBuilder
-from wyr_batch.runner import run_overlapped
-from wyr_batch.stats import RunStats
+from wyr_batch.explain.step import ExplainStep
+from wyr_batch.job.overlap import run_overlapped
+from wyr_batch.job.stats import RunStats
+from wyr_batch.proof import first_use as selfcheck
+from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.rows.columns import RowBuilder
+from wyr_batch.tokens.plan import Planner, Work
 
 PREDICTED = np.full(2, -1, np.int32)
 
@@ -90,7 +93,7 @@ def assert_toy(out: EngineOutput, ids: np.ndarray) -> None:
 def test_two_engines_of_one_plan_give_the_toys_results(
     bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt
 ) -> None:
-    engines = open_engines(bundle, "cuda", "tensorrt", "auto", 1)
+    engines = open_engines(bundle, EngineRequest("cuda", "tensorrt", "auto", 1))
     assert [engine.describe() for engine in engines] == ["tensorrt float16 on cuda:0"] * 2
     assert trt.n_built == 1
     outputs = []
@@ -109,7 +112,7 @@ def test_two_engines_of_one_plan_give_the_toys_results(
 
 
 def test_more_rows_than_a_profile_holds_are_run_in_pieces(bundle: FileBundle, trt: FakeTensorRt) -> None:
-    with open_engine(bundle, "cuda", "tensorrt", "float16", 1) as engine:
+    with open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)) as engine:
         assert isinstance(engine, TensorRtEngine)
         most = engine._plan.profiles[-1][2]
         ids = np.tile(batch(1, 64), (2 * most + 1, 1))
@@ -122,7 +125,7 @@ def test_float32_is_without_tf32_and_profiles_hold_every_length(
     dtype: str, version: str, bundle: FileBundle, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = use(FakeTensorRt(library, version), monkeypatch)
-    with open_engine(bundle, "cuda", "tensorrt", dtype, 1) as engine:
+    with open_engine(bundle, EngineRequest("cuda", "tensorrt", dtype, 1)) as engine:
         assert engine.dtype == dtype
         assert fake.last_plan["tf32"] == (dtype == "float16")
         shapes = [profile["input_ids"] for profile in fake.last_plan["profiles"]]
@@ -166,12 +169,12 @@ def test_a_call_that_fails_is_an_error_that_names_it(
 ) -> None:
     engine = None
     if call in list(CALLS)[4:]:
-        engine = open_engine(bundle, "cuda", "tensorrt", "float16", 1)
+        engine = open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1))
         engine._contexts.clear()  # type: ignore[attr-defined]
     trt.fail, trt.says = call, "the reason it logged"
 
     def fail() -> None:
-        (engine or open_engine(bundle, "cuda", "tensorrt", "float16", 1)).infer(batch(2, 9), asked(2))
+        (engine or open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1))).infer(batch(2, 9), asked(2))
 
     with pytest.raises(EngineError, match=CALLS[call]) as raised:
         fail()
@@ -194,7 +197,7 @@ def test_cached_plan_is_used_and_another_key_says_what_differs(
         """Open with a TensorRT; return what was said about building, '' if nothing was built."""
         fake = use(FakeTensorRt(library, version), monkeypatch)
         caplog.clear()
-        open_engine(bundle, "cuda", "tensorrt", dtype, 1).close()
+        open_engine(bundle, EngineRequest("cuda", "tensorrt", dtype, 1)).close()
         lines = [r.getMessage() for r in caplog.records if "building a plan" in r.getMessage()]
         assert fake.n_built == len(lines) <= 1
         return lines[0] if lines else ""
@@ -216,22 +219,22 @@ def test_damaged_plan_and_one_that_does_not_load_are_built_again(
     bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO, "wyr_batch")
-    open_engine(bundle, "cuda", "tensorrt", "float16", 1).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     (plan,) = (tmp_path / "cache" / "plans").glob("*.plan")
     good = plan.read_bytes()
     plan.write_bytes(good[:-3])
-    open_engine(bundle, "cuda", "tensorrt", "float16", 1).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     assert f"{plan.name} is not the file that was written" in caplog.text
     assert plan.read_bytes() == good
 
     # As after an update of the driver: the key is the same, and TensorRT refuses the plan.
     content = json.loads(good) | {"version": "of another build"}
-    from wyr_batch.engines.plancache import read_json, save_plan
+    from wyr_batch.cache import read_json, save_plan
 
     sidecar = read_json(plan.with_suffix(".json"))
     assert sidecar is not None
     save_plan("toy-float16", sidecar["key"], json.dumps(content).encode(), {})
-    with open_engine(bundle, "cuda", "tensorrt", "float16", 1) as engine:
+    with open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)) as engine:
         assert_toy(engine.infer(batch(3, 20), asked(3)), batch(3, 20))
     assert "the cached one could not be loaded: Serialization assertion" in caplog.text
     assert trt.n_built == 3
@@ -240,14 +243,14 @@ def test_damaged_plan_and_one_that_does_not_load_are_built_again(
 def test_timing_cache_is_kept_and_one_of_another_gpu_is_left(
     bundle: FileBundle, trt: FakeTensorRt, tmp_path: Path
 ) -> None:
-    open_engine(bundle, "cuda", "tensorrt", "float16", 1).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     (path,) = (tmp_path / "cache").glob("timing-*.cache")
     assert path.read_bytes() == b"timing "
-    open_engine(bundle, "cuda", "tensorrt", "float32", 1).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float32", 1)).close()
     assert path.read_bytes() == b"timing timing "
     path.write_bytes(b"of another GPU")
     (bundle.folder / "model.onnx").write_bytes(b"another graph")
-    open_engine(bundle, "cuda", "tensorrt", "float32", 1).close()
+    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float32", 1)).close()
     assert path.read_bytes() == b"timing "
 
 
@@ -271,11 +274,11 @@ def test_key_holds_what_a_plan_depends_on(trt: FakeTensorRt) -> None:
 def test_engine_of_another_layout_is_refused(change: dict[str, Any], bundle: FileBundle, trt: FakeTensorRt) -> None:
     trt.tensors = {name: kind for name, kind in {**trt.tensors, **change}.items() if kind}
     with pytest.raises(EngineError, match="TensorRT: got tensors"):
-        open_engine(bundle, "cuda", "tensorrt", "float16", 1)
+        open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1))
 
 
 def test_out_of_device_memory_halves_and_goes_on(bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt) -> None:
-    with open_engine(bundle, "cuda", "tensorrt", "float16", 1) as engine:
+    with open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)) as engine:
         engine._slot.close()  # type: ignore[attr-defined]
         engine = TensorRtEngine(bundle, "float16", engine._plan)  # type: ignore[attr-defined]
         library.free_bytes = 40_000
@@ -295,7 +298,7 @@ def test_out_of_device_memory_halves_and_goes_on(bundle: FileBundle, library: Fa
 
 
 def test_driver_error_names_the_call(bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt) -> None:
-    with open_engine(bundle, "cuda", "tensorrt", "float16", 1) as engine:
+    with open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)) as engine:
         library.codes["cuMemcpyHtoDAsync_v2"] = ILLEGAL_ADDRESS
         with pytest.raises(EngineError, match="cuMemcpyHtoDAsync_v2: CUDA_ERROR_ILLEGAL_ADDRESS"):
             engine.infer(batch(2, 9), asked(2))
@@ -308,7 +311,7 @@ def test_overlapped_run_on_all_gpus_gives_the_rows_of_one_engine(
     library.names = ("Fake GPU", "Fake GPU")
     rng = np.random.default_rng(0)
     chunks = [["".join(rng.choice(list("ACGTN"), rng.integers(0, 200))) for _ in range(9)] for _ in range(12)]
-    engines = open_engines(bundle, "cuda:all", "tensorrt", "float16", 1)
+    engines = open_engines(bundle, EngineRequest("cuda:all", "tensorrt", "float16", 1))
     assert [engine.device for engine in engines] == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
     assert trt.n_built == 1, "GPUs of one model share a plan"
     planner = Planner(10, 2, 300, pad_to=engines[0].pad_to)
@@ -339,8 +342,8 @@ def test_missing_and_old_tensorrt_say_what_to_install(
     bundle: FileBundle, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(MissingExtraError, match=r"--runtime tensorrt: .*pip install 'wyr-batch\[gpu\]'"):
-        open_engine(bundle, "cuda", "tensorrt", "auto", 1)
+    with pytest.raises(MissingExtraError, match=r"--runtime tensorrt: .*pip install 'wyr-batch\[tensorrt\]'"):
+        open_engine(bundle, EngineRequest("cuda", "tensorrt", "auto", 1))
     use(FakeTensorRt(library, "10.9.0"), monkeypatch)
     with pytest.raises(UsageError, match=r"got TensorRT 10\.9\.0, expected 10\.12 or later"):
-        open_engine(bundle, "cuda", "tensorrt", "auto", 1)
+        open_engine(bundle, EngineRequest("cuda", "tensorrt", "auto", 1))

@@ -16,7 +16,8 @@ from toy_engine import ToyEngine
 
 import wyr_batch
 from wyr_batch.api import Masker, Prediction
-from wyr_batch.engines.base import Int32s, is_out_of_memory
+from wyr_batch.engines.base import is_out_of_memory
+from wyr_batch.engines.signature import Int32s
 from wyr_batch.errors import EngineError, InputError
 
 RUNTIMES = ("onnx", "openvino", "torch")

@@ -14,7 +14,8 @@ from fake_cuda import FakeLibrary, installed
 from toy_models import seeded_ids, toy_explainer
 
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.engines import EngineOutput, open_engine
+from wyr_batch.choose import EngineRequest, open_engine
+from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.engines.torch import LoadedModel, TorchEngine
 from wyr_batch.errors import OutOfMemory, UsageError
 
@@ -162,4 +163,4 @@ def test_torch_without_cuda_says_how_to_get_it(bundle: Bundle, monkeypatch: pyte
         installed(FakeLibrary()),
         pytest.raises(UsageError, match=r"torch .* sees no GPU, expected one built for CUDA"),
     ):
-        open_engine(bundle, "cuda", "torch", "auto", 1)
+        open_engine(bundle, EngineRequest("cuda", "torch", "auto", 1))

@@ -16,18 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from toy_models import save_toy_checkpoints, seeded_ids, toy_explainer
-from wyr_batch.train.data import (
-    LabelledReads,
-    StepBatches,
-    choose_ranks,
-    class_priors,
-    cut_batch,
-    load_reads,
-    sampling_weights,
-)
-from wyr_batch.train.explainer import TrainedExplainer, _masks
-from wyr_batch.train.loop import LoopConfig, last_whole_checkpoint, train
-from wyr_batch.train.losses import (
+from wyr_batch.train.data.batches import StepBatches, class_priors, cut_batch, sampling_weights
+from wyr_batch.train.data.labelled import LabelledReads, choose_ranks, load_reads
+from wyr_batch.train.data.markers import labels_of, prepare_markers
+from wyr_batch.train.data.prepare import RANKS as RANK_NAMES
+from wyr_batch.train.data.prepare import split_of
+from wyr_batch.train.fit.explainer import TrainedExplainer, _masks
+from wyr_batch.train.fit.loop import LoopConfig, last_whole_checkpoint, train
+from wyr_batch.train.fit.losses import (
     area_loss,
     bounds_loss,
     call_loss,
@@ -36,10 +32,7 @@ from wyr_batch.train.losses import (
     mean_area,
     variation_loss,
 )
-from wyr_batch.train.markers import labels_of, prepare_markers
-from wyr_batch.train.metrics import balanced_accuracy
-from wyr_batch.train.prepare import RANKS as RANK_NAMES
-from wyr_batch.train.prepare import split_of
+from wyr_batch.train.measure.metrics import balanced_accuracy
 
 from wyr_batch.cli import main
 from wyr_batch.errors import ModelError
@@ -367,6 +360,6 @@ def test_train_resume_evaluate_export_and_run(data: Path, tmp_path: Path, capsys
     assert main(["run", str(source), "-q", "-m", str(bundle), "-o", str(tmp_path / "masks.parquet")]) == 0
     rows = pq.read_table(tmp_path / "masks.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["ok", "windowed"]
-    assert main(["info", str(bundle)]) == 0
+    assert main(["info", str(bundle), "--json"]) == 0
     del metrics["tradeoff"]  # for the evaluation's own page
     assert json.loads(capsys.readouterr().out)["metrics"] == metrics

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from toy_models import RANKS, save_toy_checkpoints, toy_explainer
 from wyr_batch.train.config import EvaluationConfig, ExplainerTraining, ExplanandumConfig, LoopConfig
-from wyr_batch.train.data import StepBatches, choose_ranks, load_reads, read_table
+from wyr_batch.train.data.batches import StepBatches
+from wyr_batch.train.data.labelled import choose_ranks, load_reads, read_table
+from wyr_batch.train.data.prepare import SplitRule
 from wyr_batch.train.places import check_training_folder
-from wyr_batch.train.prepare import SplitRule
 
 from wyr_batch.cli import main
 from wyr_batch.errors import OutputError, UsageError

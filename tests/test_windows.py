@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wyr_batch.batching import kept_tokens, pad_batch, plan_batches
-from wyr_batch.tokens import CLS_ID, PAD_ID
-from wyr_batch.windows import combine_probs, cut_windows
+from wyr_batch.tokens.batches import kept_tokens, pad_batch, plan_batches
+from wyr_batch.tokens.kmers import CLS_ID, PAD_ID
+from wyr_batch.tokens.windows import combine_probs, cut_windows
 
 READS = st.lists(st.integers(0, 70), max_size=15)
 SIZES = st.integers(1, 20).flatmap(lambda w: st.tuples(st.just(w), st.integers(0, w // 2), st.integers(1, 80)))

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.engines import Engine, EngineOutput
-from wyr_batch.engines.base import Int32s
+from wyr_batch.engines.base import Engine
+from wyr_batch.engines.signature import EngineOutput, Int32s
 from wyr_batch.ranks import Rank
 
 RANKS = (Rank("kingdom", ("Animal", "Plant")), Rank("family", ("a", "b", "c")))

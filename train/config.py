@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wyr_batch.checks.numbers import check_numbers
 from wyr_batch.errors import UsageError
-from wyr_batch.options import check_numbers
-from wyr_batch.tokens import TOKEN_BP
+from wyr_batch.tokens.kmers import TOKEN_BP
 
 if TYPE_CHECKING:
     from wyr_batch.models.encoder import EncoderConfig

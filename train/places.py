@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from wyr_batch.checks.fields import Fields
+from wyr_batch.checks.files import exists, is_folder, reason_of, shown_path, write_error, write_whole
+from wyr_batch.checks.outputs import FILE, FOLDER, Output, Source, check_outputs
 from wyr_batch.errors import OutputError, WyrError
-from wyr_batch.fields import Fields
-from wyr_batch.files import exists, is_folder, reason_of, shown_path, write_error, write_whole
-from wyr_batch.outputs import FILE, FOLDER, Output, Source, check_outputs
 
 CHECKPOINTS = {
     "explanandum": ("base_model", "data_processor", "model"),

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from wyr_batch._version import __version__
+
 __all__ = ["Masker", "Prediction", "RunConfig", "__version__", "load", "run"]
 
 if TYPE_CHECKING:
     from wyr_batch.api import Masker, Prediction, load, run
-    from wyr_batch.config import RunConfig
+    from wyr_batch.job.config import RunConfig
 
 
 def __getattr__(name: str) -> Any:
     if name == "RunConfig":
-        from wyr_batch.config import RunConfig
+        from wyr_batch.job.config import RunConfig
 
         return RunConfig
     if name in ("Masker", "Prediction", "load", "run"):

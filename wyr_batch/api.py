@@ -15,67 +15,75 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from wyr_batch import __version__
+from wyr_batch._version import __version__
 from wyr_batch.bundle import Bundle, load_bundle, starter_path
-from wyr_batch.config import RunConfig
-from wyr_batch.engines import Engine, open_engine, open_engines
+from wyr_batch.checks.fields import Fields
+from wyr_batch.checks.files import is_file, is_folder, shown_path
+from wyr_batch.checks.outputs import FILE, FOLDER, TEXT, Output, Source, check_outputs
+from wyr_batch.choose import EngineRequest, open_engine, open_engines
+from wyr_batch.engines.base import Engine
 from wyr_batch.errors import InputError, OutputError
-from wyr_batch.fields import Fields
-from wyr_batch.files import is_file, is_folder, shown_path
-from wyr_batch.inputs import InputWatch, check_distinct, check_readable, read_work
-from wyr_batch.job import Job, damaged_inputs, kept_parts
-from wyr_batch.log import Progress
-from wyr_batch.memory import keep_freed_memory
-from wyr_batch.outputs import FILE, FOLDER, TEXT, Output, Source, check_outputs
-from wyr_batch.parts import Parts
-from wyr_batch.partsfolder import check_output, parts_folder
-from wyr_batch.pipeline import Explained, ExplainStep, Planner
-from wyr_batch.reads import ReadChunk
-from wyr_batch.rows import STATUSES, RowBuilder
-from wyr_batch.runner import run_overlapped, run_serial
-from wyr_batch.stats import RunStats, counts_of
-from wyr_batch.threads import available_cpus, limit_threads
+from wyr_batch.explain.step import ExplainStep
+from wyr_batch.host import limited_threads
+from wyr_batch.job.config import RunConfig
+from wyr_batch.job.job import Job, damaged_inputs, keep_parts_on_error
+from wyr_batch.job.progress import Progress
+from wyr_batch.job.stats import RunStats
+from wyr_batch.pipeline import explain_reads
+from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.reads.stream import InputWatch, check_distinct, check_readable, read_new
+from wyr_batch.rows.columns import STATUSES, RowBuilder
+from wyr_batch.rows.counts import Counts
+from wyr_batch.rows.folder import check_output, parts_folder
+from wyr_batch.rows.parts import Parts
+from wyr_batch.tokens.plan import Planner
 
-logger = logging.getLogger("wyr_batch")
+logger = logging.getLogger(__name__)
 
 
 def run(
-    config: RunConfig, *, progress: bool = False, overlapped: bool = True, check: Callable[[], None] = lambda: None
+    config: RunConfig,
+    *,
+    engines: Sequence[Engine] | None = None,
+    progress: bool = False,
+    overlapped: bool = True,
+    check: Callable[[], None] = lambda: None,
 ) -> RunStats:
     """Explain the reads of `config.inputs` and write `config.output`.
 
-    The output appears under its name only when every read is in it. Until then finished parts lie beside it (parts.py);
-    whatever ends the run, they stay, and the same call with `resume=True` goes on after them.
+    The output appears under its name only once every read is in it. Until then finished parts lie beside it
+    (rows/parts.py); whatever ends the run, they stay, and the same call with `resume=True` goes on after them.
 
     Args:
+        engines: already open, of one bundle; they are used instead of what `config` asks for, and stay open.
         progress: show progress on stderr.
         overlapped: read, infer and write in three threads; False does the same in one.
-        check: called between batches; raises if the run is to end, as `interrupt.gentle_end` gives it.
+        check: called between batches; raises if the run is to end, as `cli.interrupt.stop_on_signal` gives it.
     Returns: what went through.
     Raises: WyrError; KeyboardInterrupt.
     """
     check_run_outputs(config)
-    bundle = load_bundle(config.model)
-    if config.model is None:
+    bundle = engines[0].bundle if engines else load_bundle(config.model)
+    if config.model is None and not engines:
         logger.info("No --model given: using the built-in starter (%s).", bundle.summary())
     job = Job(config, bundle)
     check_distinct(config.inputs, config.paired)
     if config.ray is not None:
-        from wyr_batch.cluster import run_on_ray
+        from wyr_batch.cluster.run import run_on_ray
 
         return run_on_ray(job, progress, check)
     for path in config.inputs:  # before an engine is opened, which may take minutes, and before anything is written
         check_readable(path)
-    limit_threads(config.n_threads)
-    keep_freed_memory()
     with ExitStack() as stack:
-        asked = (config.device, config.runtime, config.dtype, config.n_threads)
-        engines = [stack.enter_context(engine) for engine in open_engines(bundle, *asked)]
+        stack.enter_context(limited_threads(config.n_threads))
+        if not engines:
+            engines = [stack.enter_context(engine) for engine in open_engines(bundle, config.engine_request)]
         devices = ", ".join(dict.fromkeys(engine.device for engine in engines))
         stats = RunStats(engines[0].runtime, devices, engines[0].dtype)
         planner = job.planner(engines[0])
-        job.say(stats, planner.batch_tokens, config.n_threads)
+        job.log_plan(stats, planner.batch_tokens, config.n_threads)
         parts = job.open_parts(stats)
         if parts.finished:
             return stats
@@ -84,6 +92,30 @@ def run(
     if parts.counts.n_reads != stats.n_reads:
         raise AssertionError(f"{config.output}: {parts.counts.n_reads} rows of {stats.n_reads} reads")
     return stats
+
+
+def _explain_all(
+    job: Job,
+    planner: Planner,
+    steps: Sequence[ExplainStep],
+    parts: Parts,
+    stats: RunStats,
+    progress: bool,
+    overlapped: bool,
+    check: Callable[[], None],
+) -> None:
+    """Reads -> parts -> output; what is finished is kept whatever happens."""
+    watch = InputWatch(len(job.config.inputs))
+    chunks = read_new(job.config.reading, watch, parts.counts.n_reads, parts.digest)
+    with Progress(lambda: watch.share, progress) as bar:
+
+        def write(batch: pa.RecordBatch, counts: Counts, digest: tuple[int, ...]) -> None:
+            parts.write(batch, counts, digest)
+            bar.update(stats)
+
+        with keep_parts_on_error(parts, lambda error: damaged_inputs(error, watch)):
+            explain_reads(chunks, planner, steps, job.rows, write, stats, overlapped=overlapped, check=check)
+            parts.commit()
 
 
 def check_run_outputs(
@@ -123,33 +155,6 @@ def _is_summary(path: Path) -> bool:
         return path.stat().st_size == 0 or "statuses" in Fields.read(path, OutputError)
     except (OSError, OutputError):
         return False
-
-
-def _explain_all(
-    job: Job,
-    planner: Planner,
-    steps: Sequence[ExplainStep],
-    parts: Parts,
-    stats: RunStats,
-    progress: bool,
-    overlapped: bool,
-    check: Callable[[], None],
-) -> None:
-    """Reads -> parts -> output; what is finished is kept whatever happens."""
-    watch = InputWatch(len(job.config.inputs))
-    works = read_work(job.config, planner, watch, parts.counts.n_reads, parts.digest)
-    with Progress(lambda: watch.share, progress) as bar:
-
-        def write(done: Explained) -> None:
-            counts = counts_of(done, job.rows.status(done))
-            parts.write(job.rows.build(done), counts, done.work.digest)
-            stats.add(counts, done.n_run_tokens, done.n_padded_tokens)
-            bar.update(stats)
-
-        runner = run_overlapped if overlapped else run_serial
-        with kept_parts(parts, lambda error: damaged_inputs(error, watch)):
-            runner(works, steps, write, stats, check)
-            parts.commit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +285,7 @@ def load(
         ...     read.labels, read.mask.round(2)
     """
     loaded = load_bundle(None if bundle is None else Path(bundle))
-    return Masker(loaded, open_engine(loaded, device, runtime, dtype, threads or available_cpus()))
+    return Masker(loaded, open_engine(loaded, EngineRequest(device, runtime, dtype, threads)))
 
 
 def summary_json(stats: RunStats, config: RunConfig) -> str:

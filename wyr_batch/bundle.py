@@ -22,9 +22,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from wyr_batch.checks.fields import Fields
+from wyr_batch.checks.files import exists, is_file, reason_of, shown_path
 from wyr_batch.errors import ModelError
-from wyr_batch.fields import Fields
-from wyr_batch.files import exists, is_file, reason_of, shown_path
 from wyr_batch.ranks import Rank, check_ranks, ranks_from_json, ranks_to_json
 
 SCHEMA_VERSION = 1

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wyr_batch.checks.fields import Fields
 from wyr_batch.errors import ModelError, WyrError
-from wyr_batch.fields import Fields
 
 # Columns of the output that are not of a rank; `sequence` is kept free.
 FIXED_COLUMNS = (

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from wyr_batch.bundle import load_bundle
+from wyr_batch.choose import GPU_RUNTIMES, EngineRequest, open_engine, open_engines, runtime_version
 from wyr_batch.cli import main
-from wyr_batch.engines import EngineOutput, open_engine, open_engines
-from wyr_batch.engines.cuda import Slot, cuda_device, find_gpus
-from wyr_batch.engines.gpu import GPU_RUNTIMES, runtime_version
+from wyr_batch.engines.cuda import cuda_device, find_gpus
+from wyr_batch.engines.cuda_slot import Slot
+from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.errors import MissingExtraError, UsageError
 
 GPUS, WHY_NOT = find_gpus()
@@ -56,7 +57,9 @@ def test_driver_copies_there_and_back() -> None:
 
 def test_opens_only_if_proven_and_rows_do_not_depend_on_company(way: tuple[str, str]) -> None:
     limit = 1e-5 if way[1] == "float32" else 5e-3
-    with open_engine(load_bundle(), "cuda", *way, 2) as engine:  # compares with float32 on the CPU, or raises
+    with open_engine(
+        load_bundle(), EngineRequest("cuda", *way, 2)
+    ) as engine:  # compares with float32 on the CPU, or raises
         ids, asked = batch(9, 128)
         together = engine.infer(ids, asked)
         for row in (0, 4, 8):
@@ -67,7 +70,7 @@ def test_opens_only_if_proven_and_rows_do_not_depend_on_company(way: tuple[str, 
 
 
 def test_two_in_flight_give_what_one_gives(way: tuple[str, str]) -> None:
-    engines = open_engines(load_bundle(), "cuda", *way, 2)
+    engines = open_engines(load_bundle(), EngineRequest("cuda", *way, 2))
     assert len(engines) == 2
     batches = [batch(n, 8 * n) for n in (3, 17, 8, 25)]
     wanted = [engines[0].infer(*each) for each in batches]

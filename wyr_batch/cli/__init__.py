@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from wyr_batch import __version__
+from wyr_batch._version import __version__
+from wyr_batch.checks.files import shown_path
 from wyr_batch.cli.params import complete_options, is_debugging
 from wyr_batch.cli.streams import leave_streams, open_standard_streams, print_error
 from wyr_batch.errors import WyrError
-from wyr_batch.files import shown_path
 
 # Command -> module with a click command named `command`, and its line in --help.
 COMMANDS = {
@@ -112,7 +112,7 @@ def _explained(error: Exception) -> tuple[int, str]:
 
 def _close_log() -> str | None:
     """End the log of the command that ran; returns why --log could not be written, if it could not."""
-    log = sys.modules.get("wyr_batch.log")
+    log = sys.modules.get("wyr_batch.cli.log")
     return log.tear_down() if log is not None else None
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import click
 
+from wyr_batch.checks.files import write_whole
+from wyr_batch.checks.outputs import Source
+from wyr_batch.cli.log import set_up
 from wyr_batch.cli.params import NamedPath
 from wyr_batch.cli.streams import print_result
-from wyr_batch.cli.train import train_module
+from wyr_batch.cli.train.common import train_module
 from wyr_batch.errors import UsageError
-from wyr_batch.files import write_whole
-from wyr_batch.log import logger, set_up
-from wyr_batch.outputs import Source
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("evaluate")
@@ -75,8 +78,10 @@ def command(
         if randomised_explainer:
             sources.append(Source("--randomised-explainer", randomised_explainer))
         train_module("places").check_evaluation_folder(output, sources)
-        train_module("figures").check_matplotlib()
-    module, reader, pairs = train_module("evaluate"), train_module("data"), train_module("explained")
+        train_module("measure.figures").check_matplotlib()
+    module, labelled, pairs = (
+        train_module(name) for name in ("measure.evaluate", "data.labelled", "measure.explained")
+    )
     from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 
     explanandum, ranks = load_explanandum(explanandum_dir)
@@ -85,8 +90,8 @@ def command(
     randomised = load_explainer(randomised_explainer) if randomised_explainer else None
     if randomised is not None:
         pairs.check_pair(explanandum, randomised, f"--randomised-explainer {randomised_explainer}")
-    table = reader.read_table(data)
-    reads = reader.load_reads(table, ranks, split, config.null_share, headers=True, source=data)
+    table = labelled.read_table(data)
+    reads = labelled.load_reads(table, ranks, split, config.null_share, headers=True, source=data)
     if config.max_reads is not None:
         reads = reads.sample(config.max_reads, config.seed)
     logger.info("%s: %s reads of the %s part", data, f"{len(reads):,}", split)
@@ -121,6 +126,6 @@ def write(result: dict[str, Any], folder: Path) -> None:
     with train_module("places").writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "evaluation.json", json_text(result, indent=1) + "\n")
-    write_whole(folder / "evaluation.md", train_module("tables").markdown(result))
-    figures = train_module("figures").draw(result, folder / "figures")
+    write_whole(folder / "evaluation.md", train_module("measure.tables").markdown(result))
+    figures = train_module("measure.figures").draw(result, folder / "figures")
     logger.info("%s: evaluation.json, evaluation.md and %d figures", folder, len(figures))

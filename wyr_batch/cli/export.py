@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import click
 
+from wyr_batch.checks.files import shown_path
+from wyr_batch.checks.outputs import FOLDER, Output, Source, check_outputs
+from wyr_batch.cli.log import set_up
 from wyr_batch.cli.params import NamedPath
 from wyr_batch.errors import InputError, MissingExtraError, UsageError
-from wyr_batch.files import shown_path
-from wyr_batch.log import logger, set_up
-from wyr_batch.outputs import FOLDER, Output, Source, check_outputs
+
+logger = logging.getLogger(__name__)
 
 
 @click.command("export")
@@ -67,8 +70,8 @@ def command(
     """
     set_up(quiet, False, None)
     from wyr_batch.bundle import load_bundle, starter_path
-    from wyr_batch.parity import READS, token_arrays
-    from wyr_batch.threads import available_cpus
+    from wyr_batch.host import available_cpus
+    from wyr_batch.proof.compare import READS, token_arrays
 
     if (explanandum_dir is None) != (explainer_dir is None):
         raise UsageError("--explanandum, --explainer: got one of the two, expected both, or neither for the starter.")
@@ -83,12 +86,12 @@ def command(
     if not reads:
         raise InputError(f"--verify {shown_path(verify or READS)}: got no read with a base, expected at least one.")
     try:
-        bundles = importlib.import_module("wyr_batch.export.bundle")
+        bundles = importlib.import_module("wyr_batch.export.write_bundle")
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("wyr_batch"):
             raise
         raise MissingExtraError("wyr-batch export", error.name or "torch", "export") from None
-    on_gpu = importlib.import_module("wyr_batch.export.gpu")
+    on_gpu = importlib.import_module("wyr_batch.export.tensorrt_plans")
     gpu = on_gpu.check_tensorrt() if tensorrt else None
     if explanandum_dir is None:
         starter = load_bundle()
@@ -138,7 +141,7 @@ def parity_line(name: str, record: Any) -> str:
 
 def read_metrics(path: Path) -> Any:
     """Return the content of a JSON file. Raises: UsageError."""
-    from wyr_batch.fields import Fields
+    from wyr_batch.checks.fields import Fields
 
     content = Fields.read(path, UsageError, "Name with --metrics what wyr-batch evaluate printed.").content
     return {name: value for name, value in content.items() if name not in ("figure_data", "tradeoff")}

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
+from wyr_batch.checks.fields import Fields, parse_json
+from wyr_batch.checks.files import exists, is_folder, kind_of, look_at, reason_of, shown_path
 from wyr_batch.cli.params import NamedPath
 from wyr_batch.cli.streams import print_result
 from wyr_batch.errors import InputError
-from wyr_batch.fields import Fields, parse_json
-from wyr_batch.files import exists, is_folder, kind_of, look_at, reason_of, shown_path
 
 _EXPECTED = "expected a bundle (bundle.json), a folder of parts (_run.json, part-000000.parquet) or a Parquet file"
 _SHOWN_CHARACTERS = 100
@@ -21,18 +21,24 @@ _SHOWN_CHARACTERS = 100
 
 @click.command("info")
 @click.argument("path", type=NamedPath(), required=False)
-@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
-def command(path: Path | None, debug: bool) -> None:
-    """Show what a bundle holds, or how masks were made, as JSON.
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--debug", is_flag=True, help="Show a traceback on errors.")
+def command(path: Path | None, as_json: bool, debug: bool) -> None:
+    """Show what a bundle holds, or how masks were made.
 
-    PATH is a bundle, a Parquet file that `run` wrote, or its folder of parts, finished or not. Without it, the
-    built-in starter.
+    PATH is a bundle, a Parquet file that `run` wrote, or a folder of such files, finished or not. Without PATH, it is
+    the built-in starter.
 
     \b
     wyr-batch info my_bundle
-    wyr-batch info masks.parquet
+    wyr-batch info masks.parquet --json
     """
     content = path_info(path)
+    if not as_json:
+        from wyr_batch.cli.info_page import page
+
+        print_result(page(content))
+        return
     text = json.dumps(content, indent=2, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -92,8 +98,8 @@ def parts_info(folder: Path) -> dict[str, Any]:
 
     Raises: InputError if there is no part and no _run.json; also naming the one of them that is not ours.
     """
-    from wyr_batch.manifest import MANIFEST_NAME
-    from wyr_batch.partsfolder import parts_in
+    from wyr_batch.rows.folder import parts_in
+    from wyr_batch.rows.manifest import MANIFEST_NAME
 
     parts, unfinished = parts_in(folder), exists(folder / MANIFEST_NAME)
     if not parts and not unfinished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,29 @@ class NamedPath(click.Path):
             flag = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
             raise UsageError(f"{flag}: got an empty name, expected a path.")
         return super().convert(value, param, ctx)
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows its options in groups.
+
+    Args:
+        groups: heading -> names of parameters; every option is in one of them.
+    """
+
+    def __init__(self, *args: Any, groups: Mapping[str, Sequence[str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.groups = groups
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the groups, each under its heading."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        named = {"help" if "--help" in option.opts else option.name: option for option in options}
+        records = {name: option.get_help_record(ctx) for name, option in named.items()}
+        for heading, names in self.groups.items():
+            with formatter.section(f"{heading} options"):
+                formatter.write_dl([record for name in names if (record := records.pop(name, None)) is not None])
+        left = [name for name, record in records.items() if record is not None]
+        assert not left, f"options in no group: {left}"
 
 
 def complete_options(command: click.Command, prefix: str) -> None:

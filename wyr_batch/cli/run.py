@@ -8,79 +8,85 @@ from typing import Any
 
 import click
 
-from wyr_batch.cli.params import NamedPath
-from wyr_batch.config import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, MASK_DTYPES, PART_S, RunConfig
+from wyr_batch.checks.files import shown_path
+from wyr_batch.cli.params import GroupedCommand, NamedPath
+from wyr_batch.engines.base import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from wyr_batch.errors import UsageError
-from wyr_batch.files import shown_path
+from wyr_batch.job.config import MASK_DTYPES, RunConfig
+from wyr_batch.rows.parts import PART_S
+
+_GROUPS = {
+    "Input": ("infile_list", "max_reads", "min_length", "paired", "interleaved", "window_bp", "overlap_bp"),
+    "Model": ("model", "device", "runtime", "dtype", "explain", "confidence"),
+    "Output": ("output", "resume", "overwrite", "mask_dtype", "rank_masks", "top_k", "json_path", "part_s"),
+    "Speed": ("threads", "max_batch_tokens"),
+    "Cluster": ("ray",),
+    "Message": ("log_path", "quiet", "verbose", "debug", "help"),
+}
 
 
-@click.command("run")
+@click.command("run", cls=GroupedCommand, groups=_GROUPS)
 @click.argument("files", nargs=-1, metavar="FILES...")
-@click.option("-X", "--infile-list", type=NamedPath(), help="Text file of more FILES, one a line.")
+@click.option("-X", "--infile-list", type=NamedPath(), help="Read more FILES from this list, one name per line.")
 @click.option(
-    "-o", "--output", required=True, help="Parquet file to write; a directory, or a name that ends in /, gets parts."
+    "-o", "--output", required=True, help="Parquet file to write. A folder, or a name ending in /, gets a set of files."
 )
-@click.option("-m", "--model", type=NamedPath(), help="Bundle directory. [default: the built-in starter]")
-@click.option(
-    "-x",
-    "--device",
-    default="auto",
-    help="auto, cpu, cuda (the first GPU), cuda:N or cuda:all; an error if not there.",
-)
+@click.option("-m", "--model", type=NamedPath(), help="Bundle to use. [default: the built-in starter]")
+@click.option("-x", "--device", default="auto", help="One of auto, cpu, cuda (the first GPU), cuda:N, cuda:all.")
 @click.option(
     "--runtime",
     type=click.Choice(["auto", "onnx", "tensorrt", "openvino", "torch"]),
     default="auto",
-    help="What runs the graph.",
+    help="Library that runs the model.",
 )
 @click.option(
-    "--dtype",
-    default="auto",
-    help="Precision that the bundle holds; auto: float32, on a GPU float16 if proven.",
+    "--dtype", default="auto", help="Precision. auto is float32 on a CPU, and float16 on a GPU if the bundle has it."
 )
-@click.option("-t", "--threads", type=int, help="Threads for inference. [default: the CPUs this process may use]")
+@click.option("-t", "--threads", type=int, help="CPU threads to use. [default: all this process may use]")
 @click.option(
     "-b",
     "--max-batch-tokens",
     type=int,
     default=0,
     show_default=f"{CPU_BATCH_TOKENS} on a CPU, {GPU_BATCH_TOKENS} on a GPU",
-    help="Padded tokens per batch: what memory depends on. A 1,500 bp read has 251.",
+    help="Tokens per batch, padding included; lower it to save memory. A read of 1,500 bp has 251.",
 )
-@click.option("--mask-dtype", type=click.Choice(MASK_DTYPES), default="float32", help="uint8 is round(255 mask).")
-@click.option("--rank-masks", is_flag=True, help="One mask column per rank as well.")
-@click.option("-k", "--top-k", type=int, default=1, help="With 2 or more: a column of the best k labels per rank.")
-@click.option("--confidence", type=float, default=0.0, help="Calls with a lower probability are null.")
+@click.option("--mask-dtype", type=click.Choice(MASK_DTYPES), default="float32", help="Type of the mask values.")
+@click.option("--rank-masks", is_flag=True, help="Also write one mask column per rank.")
+@click.option("-k", "--top-k", type=int, default=1, help="Also write the best K labels per rank, if K is 2 or more.")
+@click.option("--confidence", type=float, default=0.0, help="Leave out calls with a lower probability.")
 @click.option(
     "--explain",
     multiple=True,
     metavar="predicted|RANK=LABEL",
-    help="Class whose mask is wanted; may be given once per rank. [default: predicted]",
+    help="Explain this class instead of the predicted one; once per rank.",
 )
-@click.option("--window", "window_bp", type=int, metavar="BP", help="Cut longer reads. [default: the bundle's]")
-@click.option("--overlap", "overlap_bp", type=int, metavar="BP", help="Of windows. [default: an eighth of the window]")
-@click.option("-n", "--max-reads", type=int, help="Stop after so many reads.")
-@click.option("--min-length", type=int, default=0, metavar="BP", help="Shorter reads are rows without a mask.")
-@click.option("--paired", is_flag=True, help="FILES are mates: R1 R2, two at a time; rows alternate.")
-@click.option("--interleaved", is_flag=True, help="Consecutive reads of a file are mates.")
-@click.option("--resume", is_flag=True, help="Go on after what an earlier run of the same command finished.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option(
-    "--part-seconds", "part_s", default=PART_S, help="Bring rows to the disk at least so often: what a kill can lose."
+    "--window", "window_bp", type=int, metavar="BP", help="Cut longer reads into windows. [default: the bundle's]"
 )
+@click.option(
+    "--overlap", "overlap_bp", type=int, metavar="BP", help="Overlap of windows. [default: an eighth of the window]"
+)
+@click.option("-n", "--max-reads", type=int, help="Stop after this many reads.")
+@click.option("--min-length", type=int, default=0, metavar="BP", help="Do not explain shorter reads.")
+@click.option("--paired", is_flag=True, help="FILES are pairs of mates: R1 R2 [R1 R2 ...].")
+@click.option("--interleaved", is_flag=True, help="Mates alternate within each file.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run of the same command.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--part-seconds", "part_s", default=PART_S, help="Longest time between durable writes.")
 @click.option(
     "--ray",
     is_flag=False,
     flag_value="",
     metavar="[ADDRESS]",
-    help="Run on a Ray cluster: auto, local, HOST:PORT, ray://HOST:PORT; alone: the one that Ray finds, else a new one "
-    "on this machine. Every -t CPUs (1) make a worker.",
+    help="Run on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT. Without ADDRESS, on the cluster that Ray "
+    "finds, or a new one on this machine.",
 )
-@click.option("--json", "json_path", type=NamedPath(), help="Write a summary of the run.")
-@click.option("--log", "log_path", type=NamedPath(), help="Write messages to a file as well.")
-@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="More messages.")
-@click.option("--debug", is_flag=True, help="Show a traceback with an error, and run in a single thread.")
+@click.option("--json", "json_path", type=NamedPath(), help="Write a summary of the run to this file.")
+@click.option("--log", "log_path", type=NamedPath(), help="Also append messages to this file.")
+@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Show more messages.")
+@click.option("--debug", is_flag=True, help="Show a traceback on errors, and run in a single thread.")
 def command(
     files: tuple[str, ...],
     infile_list: Path | None,
@@ -92,21 +98,22 @@ def command(
     debug: bool,
     **options: Any,
 ) -> int:
-    """Explain reads: which part of each made the call.
+    """Find out which part of each read made the call.
 
-    FILES are FASTQ, FASTA, SAM, BAM or CRAM, plain or packed with gzip, bgzip or zstd (found by content), or - for
-    standard input. One row per read is written, in input order, whatever happens to it. A run that was stopped or
-    killed goes on with --resume. Exit code 3: finished, but some reads failed; they are rows of that status.
+    FILES are FASTQ, FASTA, SAM, BAM or CRAM, plain or compressed with gzip, bgzip or zstd, or - for standard input.
+    Every read becomes one row, in input order. If a run is interrupted, repeat the command with --resume. Exit code 3
+    means that the run finished but some reads failed; their rows say so.
 
     \b
     wyr-batch run reads.fastq.gz -o masks.parquet
     samtools view -u reads.bam | wyr-batch run - -m my_bundle --mask-dtype uint8 -o masks.parquet
     """
-    from wyr_batch import log
     from wyr_batch.api import check_run_outputs, run, summary_json
-    from wyr_batch.files import write_whole
-    from wyr_batch.inputs import input_list
-    from wyr_batch.interrupt import gentle_end
+    from wyr_batch.checks.files import write_whole
+    from wyr_batch.cli import log
+    from wyr_batch.cli.interrupt import stop_on_signal
+    from wyr_batch.host import keep_freed_memory
+    from wyr_batch.reads.stream import input_list
 
     if quiet and verbose:
         raise UsageError("-q: got -v as well, expected one of the two.")
@@ -120,7 +127,8 @@ def command(
     )
     check_run_outputs(config, json_path=json_path, log_path=log_path, infile_list=infile_list)
     log.set_up(quiet, verbose, log_path)
-    with gentle_end() as check:
+    keep_freed_memory()
+    with stop_on_signal() as check:
         stats = run(config, progress=not quiet, overlapped=not debug, check=check)
     log.logger.info("%s -> %s", stats.closing_line(), shown_path(config.output))
     for reason, n in stats.counts.failures.most_common():

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import click
 
+from wyr_batch.checks.files import reason_of
 from wyr_batch.errors import OutputError
-from wyr_batch.files import reason_of
 
 
 def open_standard_streams() -> None:

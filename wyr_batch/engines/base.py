@@ -15,18 +15,20 @@ import logging
 import os
 import threading
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.config import CPU_BATCH_TOKENS
+from wyr_batch.engines.signature import EngineOutput, Int32s, output_shapes
 from wyr_batch.errors import EngineError, OutOfMemory, ShapeError, WyrError
-from wyr_batch.memory import give_back_freed_memory
-from wyr_batch.tokens import CLS_ID
+from wyr_batch.host import give_back_freed_memory
+from wyr_batch.tokens.kmers import CLS_ID
 
-logger = logging.getLogger("wyr_batch")
+logger = logging.getLogger(__name__)
+
+# What fills a device: two batches of the second are in flight on a GPU. Memory depends on it.
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 8192, 49152
 
 _MEMORY_SIGNS = (
     "out of memory",
@@ -41,38 +43,6 @@ _MEMORY_SIGNS = (
     "could not create a memory",
     "resource temporarily unavailable",  # no memory for a thread
 )
-
-Float32s = npt.NDArray[np.float32]
-Int32s = npt.NDArray[np.int32]
-
-
-class EngineOutput(NamedTuple):
-    """One batch's results; values at padding are 0.
-
-    Attributes:
-        mask: float32 [B, T].
-        rank_masks: float32 [B, R, T].
-        explained_ids: int32 [B, R], class within the rank.
-        probs: float32 [B, C], plain read.
-        masked_probs: float32 [B, C], masked read.
-    """
-
-    mask: Float32s
-    rank_masks: Float32s
-    explained_ids: Int32s
-    probs: Float32s
-    masked_probs: Float32s
-
-
-def output_shapes(rows: int, n_tokens: int, n_ranks: int, n_classes: int) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each output of the graph by name, in the order of `EngineOutput`."""
-    return {
-        "mask": (rows, n_tokens),
-        "rank_masks": (rows, n_ranks, n_tokens),
-        "explained_ids": (rows, n_ranks),
-        "probs": (rows, n_classes),
-        "masked_probs": (rows, n_classes),
-    }
 
 
 def is_out_of_memory(error: Exception) -> bool:

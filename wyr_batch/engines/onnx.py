@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.engines.base import Engine, EngineOutput, Int32s
-from wyr_batch.errors import MissingExtraError, ModelError
+from wyr_batch.engines.base import Engine
+from wyr_batch.engines.signature import INPUTS, OUTPUTS, EngineOutput, Int32s
+from wyr_batch.errors import MissingExtraError, ModelError, UsageError
 
 
 def import_onnxruntime() -> ModuleType:
@@ -17,15 +19,28 @@ def import_onnxruntime() -> ModuleType:
 
     They are switched off by an environment variable that it reads when it is imported.
 
-    Raises: MissingExtraError.
+    Raises: MissingExtraError; UsageError where two distributions of it are installed.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    check_one_distribution()
     try:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("--runtime onnx", "onnxruntime", "cpu") from None
     module: ModuleType = onnxruntime
     return module
+
+
+def check_one_distribution() -> None:
+    """Raise UsageError where both distributions of ONNX Runtime are installed: each overwrites files of the other."""
+    both = ("onnxruntime", "onnxruntime-gpu")
+    found = {distribution.metadata["Name"] for name in both for distribution in distributions(name=name)}
+    if found.issuperset(both):
+        raise UsageError(
+            "--runtime onnx: got both onnxruntime and onnxruntime-gpu, which overwrite files of each other, expected "
+            "one of the two. Run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'wyr-batch[gpu]' "
+            "(without a GPU: 'wyr-batch[cpu]')"
+        )
 
 
 def open_session(path: Path, threads: int) -> Any:
@@ -61,8 +76,8 @@ class OnnxEngine(Engine):
         self._session: Any = open_session(bundle.verified("onnx", dtype), threads)
 
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
-        feed = {"input_ids": input_ids, "explain_ids": explain_ids}
-        return EngineOutput(*self._session.run(list(EngineOutput._fields), feed))
+        feed = dict(zip(INPUTS, (input_ids, explain_ids), strict=True))
+        return EngineOutput(*self._session.run(list(OUTPUTS), feed))
 
     def _close(self) -> None:
         self._session = None

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.config import GPU_BATCH_TOKENS
 from wyr_batch.engines import onnx
-from wyr_batch.engines.base import Engine, EngineOutput, Int32s, output_shapes
-from wyr_batch.engines.cuda import CudaDevice, Slot
+from wyr_batch.engines.base import GPU_BATCH_TOKENS, Engine
+from wyr_batch.engines.cuda import CudaDevice
+from wyr_batch.engines.cuda_slot import Slot
+from wyr_batch.engines.signature import INPUTS, EngineOutput, Int32s, output_dtype, output_shapes
 from wyr_batch.errors import EngineError, MissingExtraError, ModelError, UsageError
 
 PROVIDER = "CUDAExecutionProvider"
@@ -126,11 +127,11 @@ class OnnxCudaEngine(Engine):
         slot, binding = self._slot, self._binding
         self._loaded.device.use()
         index = self._loaded.device.gpu.index
-        for name, values in (("input_ids", input_ids), ("explain_ids", explain_ids)):
+        for name, values in zip(INPUTS, (input_ids, explain_ids), strict=True):
             binding.bind_input(name, "cuda", index, np.int32, values.shape, slot.send(name, values))
         sizes = (*input_ids.shape, len(self.bundle.ranks), self.bundle.n_classes)
         for name, shape in output_shapes(*sizes).items():
-            dtype = np.int32 if name == "explained_ids" else np.float32
+            dtype = output_dtype(name)
             binding.bind_output(name, "cuda", index, dtype, shape, slot.expect(name, shape, dtype))
         slot.wait()  # the session works on a stream of its own
         self._loaded.session.run_with_iobinding(binding)

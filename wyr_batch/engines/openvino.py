@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.engines.base import Engine, EngineOutput, Int32s, is_out_of_memory, output_shapes
+from wyr_batch.engines.base import Engine, is_out_of_memory
+from wyr_batch.engines.signature import INPUTS, EngineOutput, Int32s, output_dtype, output_shapes
 from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
 
 # Left to itself OpenVINO takes bfloat16 where the CPU has it, so the precision is always said.
@@ -98,11 +99,11 @@ class OpenVinoGraph:
         rows, n_tokens = input_ids.shape
         outputs: dict[str, Any] = {}
         for name, shape in output_shapes(rows, n_tokens, self._n_ranks, self._n_classes).items():
-            outputs[name] = np.full(shape, _UNWRITTEN, np.int32 if name == "explained_ids" else np.float32)
+            outputs[name] = np.full(shape, _UNWRITTEN, output_dtype(name))
             self._request.set_tensor(name, self._openvino.Tensor(outputs[name], shared_memory=True))
         held, self._held = self._held, (outputs, input_ids, explain_ids)
         try:
-            self._request.infer({"input_ids": input_ids, "explain_ids": explain_ids}, share_inputs=True)
+            self._request.infer(dict(zip(INPUTS, (input_ids, explain_ids), strict=True)), share_inputs=True)
         except BaseException:
             self.drop()
             raise

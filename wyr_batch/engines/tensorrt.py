@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.config import GPU_BATCH_TOKENS
-from wyr_batch.engines.base import Engine, EngineOutput, Int32s
-from wyr_batch.engines.cuda import CudaDevice, Slot
-from wyr_batch.engines.trt_build import INPUTS, LEAST_TOKENS, import_tensorrt, make_log, must, ready_plan
+from wyr_batch.engines.base import GPU_BATCH_TOKENS, Engine
+from wyr_batch.engines.cuda import CudaDevice
+from wyr_batch.engines.cuda_slot import Slot
+from wyr_batch.engines.signature import INPUTS, OUTPUTS, EngineOutput, Int32s, is_whole, output_dtype
+from wyr_batch.engines.tensorrt_plan import LEAST_TOKENS, import_tensorrt, make_log, must, ready_plan
 from wyr_batch.errors import EngineError
 
 
@@ -54,9 +55,9 @@ class LoadedPlan:
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         found = {name: (engine.get_tensor_mode(name), engine.get_tensor_dtype(name)) for name in names}
         inputs = dict.fromkeys(INPUTS, (trt.TensorIOMode.INPUT, trt.DataType.INT32))
-        whole = {"explained_ids": trt.DataType.INT32}
         outputs = {
-            name: (trt.TensorIOMode.OUTPUT, whole.get(name, trt.DataType.FLOAT)) for name in EngineOutput._fields
+            name: (trt.TensorIOMode.OUTPUT, trt.DataType.INT32 if is_whole(name) else trt.DataType.FLOAT)
+            for name in OUTPUTS
         }
         if found != {**inputs, **outputs}:
             raise EngineError(f"TensorRT: got tensors {found}, expected {inputs | outputs}. Export the bundle again.")
@@ -109,8 +110,8 @@ class TensorRtEngine(Engine):
         # What the plan needs depends on the shapes; one piece of memory serves all contexts of this slot in turn.
         needed = context.update_device_memory_size_for_shapes()
         context.set_device_memory(slot.scratch(needed), needed)
-        for name in EngineOutput._fields:
-            dtype = np.int32 if name == "explained_ids" else np.float32
+        for name in OUTPUTS:
+            dtype = output_dtype(name)
             address = slot.expect(name, tuple(context.get_tensor_shape(name)), dtype)
             must(context.set_tensor_address(name, address), f"setting the address of {name}", log)
         must(context.execute_async_v3(slot.stream), f"running {input_ids.shape}", log)

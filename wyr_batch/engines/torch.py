@@ -16,8 +16,8 @@ from typing import Any
 import numpy.typing as npt
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.config import GPU_BATCH_TOKENS
-from wyr_batch.engines.base import Engine, EngineOutput, Int32s
+from wyr_batch.engines.base import GPU_BATCH_TOKENS, Engine
+from wyr_batch.engines.signature import EngineOutput, Int32s
 from wyr_batch.errors import MissingExtraError, UsageError
 
 
@@ -46,7 +46,7 @@ class LoadedModel:
         """Load the checkpoint.
 
         Args:
-            device: 'cpu', where parity.json must prove half precisions, or 'cuda:N', whose proof is selfcheck.py's.
+            device: 'cpu', where parity.json must prove half precisions, or 'cuda:N', proven at its first use.
             threads: of the CPU.
         Raises: MissingExtraError, UsageError, ModelError.
         """

@@ -25,15 +25,15 @@ import torch
 from torch import Tensor
 
 from wyr_batch.bundle import stays_inside
+from wyr_batch.checks.fields import Fields
+from wyr_batch.checks.files import exists, is_folder, shown_path, write_whole
 from wyr_batch.errors import MissingExtraError, ModelError
-from wyr_batch.fields import Fields
-from wyr_batch.files import exists, is_folder, shown_path, write_whole
 from wyr_batch.models.encoder import Encoder, EncoderConfig
 from wyr_batch.models.explainer import Explainer, ExplainerConfig
 from wyr_batch.models.explanandum import POOLINGS, Explanandum
 from wyr_batch.models.tensorfile import read_tensors, write_tensors
 from wyr_batch.ranks import Rank, check_ranks, ranks_from_json, ranks_to_json
-from wyr_batch.tokens import vocabulary
+from wyr_batch.tokens.kmers import vocabulary
 
 # Tensors of a published file that an encoder classifier does not use.
 UNUSED_KEYS = ("base_model.lm_head.", "base_model.esm.contact_head.", "base_model.esm.embeddings.position_embeddings.")

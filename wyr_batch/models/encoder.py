@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wyr_batch.checks.fields import Fields
+from wyr_batch.checks.files import shown_path
 from wyr_batch.errors import ModelError
-from wyr_batch.fields import Fields
-from wyr_batch.files import shown_path
 
 # Added to the attention scores of padding. Large enough to give exactly 0 after softmax in float32 and float16,
 # small enough not to overflow float16 when added to a score.

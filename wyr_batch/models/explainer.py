@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wyr_batch.checks.fields import Fields
+from wyr_batch.checks.files import shown_path
 from wyr_batch.errors import ModelError
-from wyr_batch.fields import Fields
-from wyr_batch.files import shown_path
 from wyr_batch.models.encoder import MOST_LAYERS, MOST_WIDTH, full_precision
 
 BATCH_NORM_EPS = 1e-5

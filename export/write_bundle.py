@@ -1,0 +1,261 @@
+"""Bundles from checkpoints: `export_bundle`.
+
+    checkpoints -> checkpoint/ -> graph in torch -> model.onnx, model.fp16.onnx -> proof -> parity.json, bundle.json
+                                                                                       -> renamed into place
+
+Everything is written into a directory beside the output, which gets the output's name only when float32 parity has
+passed; a failure of any kind leaves nothing behind. A file of another precision that fails stays out, as does a runtime
+that fails, and the failure is said.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy.typing as npt
+
+from wyr_batch.bundle import PARITY_PASSED, SCHEMA_VERSION, Bundle, BundleFile, bundle_json, load_bundle, sha256_of
+from wyr_batch.checks.fields import Fields
+from wyr_batch.checks.files import exists, reason_of, shown_path, write_whole
+from wyr_batch.checks.numbers import check_numbers
+from wyr_batch.errors import ModelError, OutputError, UsageError
+from wyr_batch.models.checkpoints import load_explainer, load_explanandum, save_explainer, save_explanandum
+from wyr_batch.models.fused import Fused
+from wyr_batch.tokens.kmers import TOKEN_BP
+
+from .graph import graph_module
+from .onnx_file import onnx_from_torch
+from .proof import FILES, prove
+from .torch_proof import ParityRecord
+
+REFERENCE = "float32 torch from checkpoint/"
+MOST_THREADS = 4096
+
+
+def export_bundle(
+    explanandum_dir: Path,
+    explainer_dir: Path,
+    output: Path,
+    *,
+    name: str,
+    window_bp: int,
+    max_tokens: int,
+    dtypes: Sequence[str] = ("float32",),
+    reads: Sequence[npt.ArrayLike] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    licence: str = "",
+    half_checkpoint: bool = False,
+    compact: bool = False,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Bundle:
+    """Export two checkpoints as a bundle whose every file and runtime is proven against float32 torch.
+
+    Args:
+        explanandum_dir, explainer_dir: as `wyr_batch.models.checkpoints` reads them; training provenance is taken
+            from their wyr.json.
+        output: directory to make; it appears only when everything is right.
+        max_tokens: the longest row the graph must take, `<cls>` counted.
+        dtypes: precisions to prove, float32 among them.
+        reads: token ids of real reads without `<cls>` to check parity on; None: random tokens.
+        half_checkpoint: store checkpoint/ as float16. The graph and its reference are then made from the rounded
+            weights, so that exporting the bundle's own checkpoint gives the same file.
+        compact: store weights of model.onnx that float16 holds exactly as float16; worth it with `half_checkpoint`.
+        threads: for ONNX Runtime within an operation; None leaves the choice to it.
+        overwrite: replace an existing bundle; a directory that is none, or holds files of others, is never replaced.
+        progress: called with one line as each step starts.
+    Raises: UsageError for numbers or a name that no bundle has; OutputError if `output` exists; ModelError if a
+        checkpoint is not right, if the two do not belong together, or if the exported graph differs from torch.
+    """
+    _check_description(name, window_bp, max_tokens)
+    check_numbers([("--threads", threads, 0, MOST_THREADS)])
+    _refuse_existing(output, overwrite)
+    progress("loading checkpoints")
+    explanandum, ranks = load_explanandum(explanandum_dir)
+    explainer = load_explainer(explainer_dir)
+    n_classes = sum(len(rank.labels) for rank in ranks)
+    if explainer.config.num_classes != n_classes:
+        raise ModelError(
+            f"{explainer_dir}: got an Explainer of {explainer.config.num_classes} classes, expected the {n_classes} of "
+            f"{explanandum_dir}. Name the two checkpoints that were trained together."
+        )
+    if max_tokens > explanandum.config.max_position_embeddings:
+        raise UsageError(
+            f"--max-tokens: got {max_tokens}, expected at most {explanandum.config.max_position_embeddings}, the "
+            f"max_position_embeddings of {shown_path(explanandum_dir)}."
+        )
+    training = {"explanandum": _provenance(explanandum_dir), "explainer": _provenance(explainer_dir)}
+    # Beside the output, so that the rename stays within one file system.
+    target = Path(os.path.realpath(output))
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        partial.mkdir(parents=True)
+        checkpoint = partial / "checkpoint"
+        save_explanandum(explanandum, ranks, checkpoint / "explanandum", training["explanandum"], half=half_checkpoint)
+        save_explainer(explainer, checkpoint / "explainer", training["explainer"], half=half_checkpoint)
+        if half_checkpoint:
+            explanandum, _ = load_explanandum(checkpoint / "explanandum")
+            explainer = load_explainer(checkpoint / "explainer")
+        for dtype in dtypes:
+            if dtype in FILES:
+                progress(f"exporting {FILES[dtype]}")
+                module = graph_module(explanandum, explainer, max_tokens, dtype)
+                onnx_from_torch(module, partial / FILES[dtype], compact=compact)
+        reference = Fused(explanandum, explainer).eval()
+        records, speeds = prove(partial, reference, max_tokens, dtypes, reads, threads, progress)
+        _keep_out_failures(partial, output, records, dtypes, progress)
+        progress("writing bundle.json")
+        parity = {
+            "schema_version": SCHEMA_VERSION,
+            "reference": REFERENCE,
+            **{place: {name: record.to_json() for name, record in found.items()} for place, found in records.items()},
+            "rows_per_s": speeds,
+        }
+        write_whole(partial / "parity.json", json.dumps(parity, indent=2, allow_nan=False) + "\n")
+        text = bundle_json(
+            name=name,
+            ranks=ranks,
+            max_tokens=max_tokens,
+            window_bp=window_bp,
+            pooling=explanandum.pooling,
+            files=_files(partial, "float16" if half_checkpoint else "float32"),
+            training=training,
+            metrics=metrics or {},
+            licence=licence,
+        )
+        write_whole(partial / "bundle.json", text)
+        _refuse_existing(output, overwrite)  # again: it was minutes ago
+        _move_into_place(partial, target)
+    except OSError as error:
+        raise OutputError(
+            f"{shown_path(output)}: got '{reason_of(error)}', expected to write a bundle there."
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return load_bundle(output)
+
+
+def _keep_out_failures(
+    folder: Path,
+    output: Path,
+    records: dict[str, dict[str, ParityRecord]],
+    dtypes: Sequence[str],
+    progress: Callable[[str], None],
+) -> None:
+    """Remove files and records that failed; float32, or a precision with nothing left of it, is an error."""
+    failed = {
+        (place, name): record
+        for place, found in records.items()
+        for name, record in found.items()
+        if record.verdict != PARITY_PASSED
+    }
+    for (place, name), record in failed.items():
+        if name == FILES["float32"]:
+            raise ModelError(f"{_parity_message(output / name, record)} Nothing was written.")
+        progress(f"left out of the bundle: {_parity_message(output / name, record)}")
+        del records[place][name]
+        if place == "files":
+            for path in folder.glob(f"{name}*"):
+                path.unlink()
+    for dtype in dtypes:
+        left = [name for name in records["runtimes"] if name.endswith(f" {dtype}")]
+        if FILES.get(dtype) not in records["files"] and not left:
+            raise ModelError(f"{output}: got no {dtype} that agrees with float32 torch, expected one. See above.")
+
+
+def _check_description(name: str, window_bp: int, max_tokens: int) -> None:
+    """Raise UsageError for a bundle that `run` could not use, or whose name is none."""
+    if not name.strip() or "/" in name or name in (".", "..") or not name.isprintable():
+        raise UsageError(f"--name: got {name!r}, expected a name of letters that can be printed, without a slash.")
+    check_numbers([("--max-tokens", max_tokens, 2, math.inf), ("--window", window_bp, TOKEN_BP, math.inf)])
+    n_tokens, most = window_bp // TOKEN_BP + 1, (max_tokens - 1) * TOKEN_BP
+    if n_tokens > max_tokens:
+        raise UsageError(
+            f"--window: got {window_bp} bp ({n_tokens} tokens, <cls> counted), expected {TOKEN_BP} to {most} bp, what "
+            f"--max-tokens {max_tokens} leaves room for. Change one of the two."
+        )
+
+
+def _refuse_existing(output: Path, overwrite: bool) -> None:
+    """Raise OutputError unless there is nothing, or a bundle to replace that holds nothing but its own files."""
+    shown = shown_path(output)
+    if not exists(output, OutputError):
+        return
+    if not overwrite:
+        raise OutputError(f"{shown}: got an existing output, expected none. Use --overwrite, or another name.")
+    try:
+        foreign = _foreign_entry(load_bundle(output))
+    except (ModelError, OSError) as error:
+        raise OutputError(
+            f"{shown}: got something that is no bundle ({error}), expected a bundle to replace. Use another name."
+        ) from None
+    if foreign is not None:
+        raise OutputError(
+            f"{shown_path(foreign)}: got what bundle.json does not list, expected files of the bundle only, which "
+            "--overwrite deletes. Move it elsewhere, or use another name."
+        )
+
+
+def _foreign_entry(bundle: Bundle) -> Path | None:
+    """Return a file or folder in a bundle that its bundle.json does not list."""
+    own = {"bundle.json", "parity.json", *(entry.path for entry in bundle.files)}
+    own_folders = {str(parent) for path in own for parent in PurePosixPath(path).parents}
+    for path in sorted(bundle.folder.rglob("*")):
+        where = path.relative_to(bundle.folder).as_posix()
+        is_folder = path.is_dir() and not path.is_symlink()
+        if where not in (own_folders if is_folder else own):
+            return path
+    return None
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    path = folder / "wyr.json"
+    return Fields.read(path, ModelError).content if exists(path, ModelError) else {}
+
+
+def _parity_message(path: Path, record: ParityRecord) -> str:
+    differences = ", ".join(f"{name} {value:.3g}" for name, value in record.max_abs_diff.items())
+    return (
+        f"{path}: got {'; '.join(record.failures)}, expected what float32 torch gives. Largest differences on "
+        f"{record.n_reads} reads of {record.n_tokens} tokens: {differences}."
+    )
+
+
+def _files(folder: Path, checkpoint_dtype: str) -> list[BundleFile]:
+    """Return the entries of bundle.json: graphs (and their weights, if beside them), then every checkpoint file."""
+    entries = []
+    for path in sorted(folder.rglob("*")):
+        where = path.relative_to(folder)
+        if where.name in ("parity.json", "bundle.json") or not path.is_file():
+            continue
+        if where.parts[0] == "checkpoint":
+            entries.append(BundleFile(where.as_posix(), sha256_of(path), checkpoint_dtype, "checkpoint"))
+        else:
+            graph = where.name.removesuffix(".data")
+            dtype = next(dtype for dtype, name in FILES.items() if name == graph)
+            kind = "onnx" if where.name == graph else "onnx-data"
+            entries.append(BundleFile(where.as_posix(), sha256_of(path), dtype, kind))
+    return sorted(entries, key=lambda entry: entry.kind == "checkpoint")
+
+
+def _move_into_place(partial: Path, output: Path) -> None:
+    """Give the finished directory its name, that of no link; an old bundle goes only once the new one stands."""
+    if not output.exists():
+        partial.rename(output)
+        return
+    old = partial.with_suffix(".old")
+    output.rename(old)
+    try:
+        partial.rename(output)
+    except OSError:
+        old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

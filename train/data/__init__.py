@@ -1,0 +1,1 @@
+"""Labelled sequences: where they come from, and batches of them."""

@@ -1,0 +1,174 @@
+"""Training batches cut from labelled reads.
+
+A batch is a function of (seed, step) alone, so an interrupted training goes on with the very batches it would
+have seen. All reads of a batch are cut to one random length: hardly any padding, and every length is learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wyr_batch.tokens.kmers import CLS_ID, PAD_ID, TOKEN_BP, tokenise
+
+from .labelled import NULL, Int64s, LabelledReads
+
+_COMPLEMENT = np.arange(256, dtype=np.uint8)
+for _a, _b in ("AT", "TA", "CG", "GC", "RY", "YR", "KM", "MK", "BV", "VB", "DH", "HD"):
+    _COMPLEMENT[[ord(_a), ord(_a.lower())]] = ord(_b)
+
+
+def sampling_weights(labels: Int64s, null_leaf_weight: float) -> npt.NDArray[np.float64]:
+    """Return each sequence's probability of being drawn: every finest class alike.
+
+    Sequences without a finest label form one group per coarsest class, drawn `null_leaf_weight` times as often as
+    one finest class.
+    """
+    leaf = np.where(labels[:, -1] >= 0, labels[:, -1], -2 - labels[:, 0])
+    names, inverse, counts = np.unique(leaf, return_inverse=True, return_counts=True)
+    weights = np.where(names >= 0, 1.0, null_leaf_weight) / counts
+    drawn = weights[inverse]
+    shares: npt.NDArray[np.float64] = drawn / drawn.sum()
+    return shares
+
+
+def class_priors(labels: Int64s, weights: npt.NDArray[np.float64], sizes: Sequence[int]) -> Tensor:
+    """Return the share of each class among the drawn sequences that have a label of its rank, float32 [C]."""
+    shares = []
+    for r, size in enumerate(sizes):
+        known = labels[:, r] >= 0
+        share = np.bincount(labels[known, r], weights[known], minlength=size)
+        shares.append(share / share.sum())
+    return torch.from_numpy(np.concatenate(shares)).float()
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """One batch: input_ids int64 [B, T], labels int64 [B, R], frames int64 [B] (0 to 5, -1 unknown)."""
+
+    input_ids: Tensor
+    labels: Tensor
+    frames: Tensor
+
+
+def cut_batch(
+    reads: LabelledReads, rows: Int64s, starts: Int64s, lengths: Int64s, reverse: npt.NDArray[np.bool_]
+) -> LabelledBatch:
+    """Cut pieces out of sequences, turn some to the other strand, tokenise and pad them.
+
+    Args:
+        rows: int64 [B], which sequence each piece is of.
+        starts, lengths: int64 [B], the piece in bases of the sequence.
+        reverse: bool [B], take the reverse complement of the piece.
+    """
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    turned = np.repeat(reverse, lengths)
+    place = np.where(turned, np.repeat(lengths, lengths) - 1 - place, place)
+    bases = reads.bases[np.repeat(reads.offsets[rows] + starts, lengths) + place]
+    bases = np.where(turned, _COMPLEMENT[bases], bases)
+    tokens = tokenise(bases, offsets)
+    counts = tokens.counts
+    ids = np.full((len(rows), int(counts.max(initial=0)) + 1), PAD_ID, np.int64)
+    ids[:, 0] = CLS_ID
+    row_of = np.repeat(np.arange(len(rows)), counts)
+    ids[row_of, np.arange(len(tokens.ids)) - np.repeat(tokens.offsets[:-1], counts) + 1] = tokens.ids
+    # Where the first codon boundary lies in the piece as it is read, and on which strand.
+    phase = np.where(reverse, (starts + lengths) % 3 + 3, starts % 3)
+    frames = np.where(reads.in_frame[rows], phase, NULL)
+    return LabelledBatch(torch.from_numpy(ids), torch.from_numpy(reads.labels[rows]), torch.from_numpy(frames))
+
+
+class StepBatches(Dataset[LabelledBatch]):
+    """Item i is the training batch of step i.
+
+    Reads are drawn for `SORTED_STEPS` batches at once and dealt out by length, so that a batch has little padding.
+    """
+
+    SORTED_STEPS = 16
+
+    def __init__(
+        self,
+        reads: LabelledReads,
+        n_steps: int,
+        *,
+        batch_reads: int = 128,
+        window_bp: int = 1500,
+        short_bp: int = 100,
+        full_share: float = 0.5,
+        null_leaf_weight: float = 8.0,
+        balanced: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            balanced: draw every finest class alike; else every sequence.
+            batch_reads: rows a batch.
+            window_bp: longest piece of a read, bases.
+            full_share: share of the reads cut at window_bp; the rest at a length drawn log-uniformly from short_bp
+                (at most window_bp) to window_bp.
+        """
+        self.reads, self.n_steps, self.seed, self.batch_reads = reads, n_steps, seed, batch_reads
+        self.window_bp, self.short_bp, self.full_share = window_bp, min(short_bp, window_bp), full_share
+        self.weights = sampling_weights(reads.labels, null_leaf_weight)
+        if not balanced:
+            self.weights = np.full(len(reads), 1 / len(reads))
+        self._cumulative = np.cumsum(self.weights)
+
+    def __len__(self) -> int:
+        return self.n_steps
+
+    def __getitem__(self, step: int) -> LabelledBatch:
+        group, place = divmod(step, self.SORTED_STEPS)
+        rng = np.random.default_rng((self.seed, group))
+        n = self.batch_reads * self.SORTED_STEPS
+        rows = np.searchsorted(self._cumulative, rng.random(n) * self._cumulative[-1], side="right")
+        cut_bp = np.exp(rng.uniform(np.log(self.short_bp), np.log(self.window_bp), n)).astype(np.int64)
+        cut_bp[rng.random(n) < self.full_share] = self.window_bp
+        available = self.reads.lengths[rows]
+        lengths = np.minimum(available, cut_bp)
+        # A whole sequence still starts at a random one of its first six bases, so that no frame is special.
+        slack = np.maximum(available - lengths, np.minimum(TOKEN_BP - 1, available // 2))
+        starts = (rng.random(n) * (slack + 1)).astype(np.int64)
+        lengths = np.minimum(lengths, available - starts)
+        reverse = rng.random(n) < 0.5
+        turn = rng.permutation(self.SORTED_STEPS)[place]
+        dealt = np.argsort(lengths, kind="stable")[turn * self.batch_reads : (turn + 1) * self.batch_reads]
+        return cut_batch(self.reads, rows[dealt], starts[dealt], lengths[dealt], reverse[dealt])
+
+
+def batches_by_length(n_tokens: Int64s, batch_tokens: int, batch_rows: int | None = None) -> list[Int64s]:
+    """Return rows grouped by like length, int64 each, no batch wider than a budget of padded tokens.
+
+    Args:
+        n_tokens: int64 [n], tokens of each row.
+        batch_rows: most rows of a batch; None sets no limit.
+    """
+    order = np.argsort(n_tokens, kind="stable")
+    batches: list[Int64s] = []
+    start = 0
+    while start < len(order):
+        end = start + 1
+        most = len(order) if batch_rows is None else min(len(order), start + batch_rows)
+        while end < most and n_tokens[order[end]] * (end + 1 - start) <= batch_tokens:
+            end += 1
+        batches.append(order[start:end])
+        start = end
+    return batches
+
+
+def evaluation_batches(reads: LabelledReads, window_bp: int, batch_tokens: int = 16384) -> list[Int64s]:
+    """Return rows of `reads` grouped by length into batches, each read's first `window_bp` bases."""
+    return batches_by_length(np.minimum(reads.lengths, window_bp) // TOKEN_BP + TOKEN_BP, batch_tokens)
+
+
+def evaluation_batch(reads: LabelledReads, rows: Int64s, window_bp: int) -> LabelledBatch:
+    """Return the first `window_bp` bases of the given rows as one batch."""
+    lengths = np.minimum(reads.lengths[rows], window_bp)
+    return cut_batch(reads, rows, np.zeros_like(rows), lengths, np.zeros(len(rows), bool))

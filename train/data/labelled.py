@@ -1,0 +1,201 @@
+"""Labelled reads of a training Parquet as flat arrays: read, checked, and chosen by class and part."""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from wyr_batch.checks.files import kind_of, look_at, shown_path
+from wyr_batch.errors import InputError, UsageError
+from wyr_batch.ranks import Rank, check_rank_names
+
+from .prepare import rank_names
+from .request import FIXED_COLUMNS
+from .sources import SPLITS
+
+NULL = -1
+_EXPECTED, _ADVICE = "expected a training Parquet", "Make one with: wyr-batch train prepare"
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelledReads:
+    """Sequences with one label per rank.
+
+    Attributes:
+        bases: uint8 [N], ASCII letters of all sequences.
+        offsets: int64 [n + 1].
+        labels: int64 [n, R], class within the rank, -1 where unknown.
+        in_frame: bool [n], the sequence is a coding strand that starts with a codon.
+        headers: FASTA header of each sequence, if they were asked for.
+    """
+
+    bases: npt.NDArray[np.uint8]
+    offsets: Int64s
+    labels: Int64s
+    in_frame: npt.NDArray[np.bool_]
+    headers: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> Int64s:
+        return np.diff(self.offsets)
+
+    def sample(self, n: int, seed: int = 0) -> LabelledReads:
+        """Return n sequences drawn without replacement (all of them if there are no more)."""
+        rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:n])
+        offsets = np.concatenate(([0], np.cumsum(self.lengths[rows])))
+        pieces = [self.bases[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        headers = tuple(self.headers[row] for row in rows) if self.headers else ()
+        return LabelledReads(np.concatenate(pieces), offsets, self.labels[rows], self.in_frame[rows], headers)
+
+
+def choose_ranks(
+    table: pa.Table, names: Sequence[str], min_sequences: int, source: str | Path = "training Parquet"
+) -> list[Rank]:
+    """Return the ranks whose classes have enough sequences outside the test part, labels sorted.
+
+    The finest rank decides; a coarser rank keeps the classes that its members or sequences without a finer
+    label need.
+
+    Args:
+        source: names the table in messages.
+    Raises: UsageError if no class is left; InputError if a rank has no column, or no class.
+    """
+    table = table.filter(pc.not_equal(table["split"].cast(pa.string()), "test"))
+    columns = [_labels(table, name, source).to_pylist() for name in names]
+    counts = Counter(label for label in columns[-1] if label is not None)
+    kept = {label for label, n in counts.items() if n >= min_sequences}
+    if not kept:
+        most = max(counts.values(), default=0)
+        raise UsageError(
+            f"--min-sequences: got {min_sequences}, expected at most {most}, what the largest {names[-1]} of "
+            f"{shown_path(source)} has outside the test part."
+        )
+    rows = [i for i, label in enumerate(columns[-1]) if label is None or label in kept]
+    ranks = [
+        Rank(name, tuple(sorted({column[i] for i in rows} - {None})))
+        for name, column in zip(names, columns, strict=True)
+    ]
+    for rank in ranks:
+        if not rank.labels:
+            raise InputError(f"{shown_path(source)}, column {rank.name!r}: got no label, expected some.")
+    return ranks
+
+
+def _labels(table: pa.Table, name: str, source: str | Path) -> pa.ChunkedArray:
+    if name not in table.column_names:
+        raise InputError(
+            f"{shown_path(source)}: got the ranks {', '.join(rank_names(table))}, expected {name!r} too, a rank of the "
+            "classifier. Name the table that it was trained on, or prepare one with its ranks."
+        )
+    return table[name].cast(pa.string())
+
+
+def load_reads(
+    table: pa.Table,
+    ranks: Sequence[Rank],
+    split: str,
+    null_share: float = 1.0,
+    headers: bool = False,
+    source: str | Path = "training Parquet",
+) -> LabelledReads:
+    """Return the sequences of one split whose finest label is one of the classes, or null.
+
+    Args:
+        table: columns header, sequence, split and one per rank (see `prepare.schema_of`).
+        null_share: share of the sequences without a finest label to keep, the same ones every time.
+        source: names the table in messages.
+    Raises: InputError if a rank has no column, or no sequence is left.
+    """
+    table = table.filter(pc.equal(table["split"].cast(pa.string()), split))
+    labels = np.empty((len(table), len(ranks)), np.int64)
+    for r, rank in enumerate(ranks):
+        classes = {label: i for i, label in enumerate(rank.labels)}
+        labels[:, r] = [
+            NULL if label is None else classes.get(label, -2) for label in _labels(table, rank.name, source).to_pylist()
+        ]
+    keep = (labels != -2).all(axis=1) & (labels != NULL).any(axis=1)
+    is_null = labels[:, -1] == NULL
+    keep &= ~is_null | (np.random.default_rng(0).random(len(table)) < null_share)
+    rows = np.flatnonzero(keep)
+    if not len(rows):
+        raise InputError(
+            f"{shown_path(source)}, split {split!r}: got no sequence of the chosen classes among {len(table)}, "
+            "expected at least one. Prepare more sequences, or another share for this part."
+        )
+    sequences = table["sequence"].take(pa.array(rows)).combine_chunks()
+    if isinstance(sequences, pa.ChunkedArray):
+        sequences = sequences.chunk(0)
+    lengths = pc.binary_length(sequences).to_numpy()
+    offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+    bases = np.frombuffer("".join(sequences.to_pylist()).encode("ascii"), np.uint8)
+    names = table["header"].take(pa.array(rows)).to_pylist()
+    in_frame = np.array(["XM_" not in name for name in names])
+    return LabelledReads(bases, offsets, labels[rows], in_frame, tuple(names) if headers else ())
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a Parquet file that `train prepare` wrote. Raises: InputError naming what it is not."""
+    status = look_at(path)
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{shown_path(path)}: got {kind_of(status)}, {_EXPECTED}. {_ADVICE}")
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_columns(file.schema_arrow, path)
+            table = file.read()
+    except (OSError, pa.ArrowException) as error:
+        got = " ".join(str(error).split())[:100] if status else "no such file"
+        raise InputError(f"{shown_path(path)}: got '{got}', {_EXPECTED}. {_ADVICE}") from None
+    _check_values(table, path)
+    return table
+
+
+def _check_columns(schema: pa.Schema, path: Path) -> None:
+    """Raise InputError unless the columns are those of `prepare.schema_of`, whatever the ranks."""
+    shown = shown_path(path)
+    for name in FIXED_COLUMNS:
+        if name not in schema.names:
+            raise InputError(f"{shown}: got no column {name!r}, {_EXPECTED}. {_ADVICE}")
+    if set(schema.names) == set(FIXED_COLUMNS):
+        raise InputError(f"{shown}: got no column of labels, expected one for each rank. {_ADVICE}")
+    for field in schema:
+        kind = field.type
+        if pa.types.is_dictionary(kind) and field.name not in ("header", "sequence"):
+            kind = kind.value_type
+        if schema.names.count(field.name) > 1:
+            raise InputError(f"{shown}, column {field.name!r}: got it more than once, expected it once. {_ADVICE}")
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise InputError(f"{shown}, column {field.name!r}: got {field.type}, expected text. {_ADVICE}")
+    ranks = [name for name in schema.names if name not in FIXED_COLUMNS]
+    check_rank_names(ranks, shown, InputError)
+
+
+def _check_values(table: pa.Table, path: Path) -> None:
+    """Raise InputError naming the first row without a name, with an unknown split, or with no ASCII sequence."""
+    if not len(table):
+        raise InputError(f"{shown_path(path)}: got no row, expected labelled sequences. {_ADVICE}")
+    sequence = table["sequence"]
+    is_bases = pc.and_(pc.string_is_ascii(sequence), pc.greater(pc.binary_length(sequence), 0))
+    for name, is_right, expected in (
+        ("header", pc.is_valid(table["header"]), "a name"),
+        ("split", pc.is_in(table["split"].cast(pa.string()), pa.array(SPLITS)), f"one of {', '.join(SPLITS)}"),
+        ("sequence", pc.fill_null(is_bases, False), "letters"),
+    ):
+        row = pc.index(is_right, False).as_py()
+        if row >= 0:
+            got = repr(table[name][row].as_py())[:60]
+            raise InputError(
+                f"{shown_path(path)}, column {name!r}, row {row + 1}: got {got}, expected {expected}. {_ADVICE}"
+            )

@@ -1,0 +1,1 @@
+"""What masks are worth: the paper's evaluation."""

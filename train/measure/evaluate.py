@@ -1,0 +1,285 @@
+"""Does the masked read keep the call, and does what the mask hides say nothing? The paper's evaluation, and more.
+
+    reads -> called and explained (`explained`) -> five maskings -> calls      Table 1, rows 1 to 5
+                                                -> chunks -> calls             rows 6 and 7
+                                                -> masks                       figures 5, 6 and 7
+    some of the reads -> tokens hidden and shown best first                    faithfulness
+                      -> mask logits shifted                                   kept accuracy against mean mask
+                      -> another Explainer's masks                             sanity check
+
+Each read is its first window. The result is a dict of plain numbers; `tables` and `figures` draw from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wyr_batch.models.explainer import Explainer
+from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.ranks import Rank
+from wyr_batch.tokens.kmers import vocabulary
+
+from ..config import EvaluationConfig
+from ..data.batches import evaluation_batch, evaluation_batches
+from ..data.labelled import LabelledReads
+from .chunks import classify_chunks
+from .explained import Explained, check_pair, explain
+from .faithfulness import Faithfulness, class_probabilities, permuted, probability_curves
+from .maskstats import MaskStatistics
+from .metrics import balanced_accuracy
+
+PLAIN, MASKS, INVERTED, ROUNDED, INVERTED_ROUNDED = MASKINGS = (
+    "plain",
+    "masks",
+    "inverted_masks",
+    "rounded_masks",
+    "inverted_rounded_masks",
+)
+CHUNKS = ("average_not_relevant_chunk", "average_relevant_chunk")
+ROWS = (*MASKINGS, *reversed(CHUNKS))
+SHIFTS = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
+BLANK_LIMIT = 0.1
+
+
+def maskings(mask: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """Return the masks of Table 1's rows 2 to 5, float [B, T]."""
+    rounded = (mask >= 0.5).to(mask.dtype)
+    return {
+        MASKS: mask,
+        INVERTED: (1 - mask) * valid,
+        ROUNDED: rounded,
+        INVERTED_ROUNDED: (1 - rounded) * valid,
+    }
+
+
+def blank_divergence(explanandum: Explanandum, input_ids: Tensor) -> Tensor:
+    """Return how far the answer to wholly masked reads is from uniform, worst read, float32 [R].
+
+    As 1 - entropy / log(classes): 0 is uniform, 1 decided. The paper asks for "approximately uniform" (Methods).
+    """
+    valid = explanandum.valid(input_ids)
+    logits = explanandum.classify(explanandum.embed(input_ids), valid, torch.zeros(valid.shape))
+    worst = []
+    for classes in explanandum.slices:
+        log_probs = torch.log_softmax(logits[:, classes].float(), dim=-1)
+        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
+        most = torch.log(torch.tensor(float(log_probs.shape[1])))
+        worst.append((1 - entropy / most).amax() if log_probs.shape[1] > 1 else torch.zeros(()))
+    return torch.stack(worst).clamp(min=0)
+
+
+def blank_warning(rank: str, divergence: float) -> str:
+    """Return what to say of a classifier that makes up its mind about a blank read."""
+    return (
+        f"explanandum, {rank}: got a divergence from uniform of {divergence:.2f} for a wholly masked read, expected at "
+        f"most {BLANK_LIMIT}. A mask cannot hide what the classifier says anyway; look at the biases of its heads."
+    )
+
+
+@torch.inference_mode()
+def evaluate(
+    explanandum: Explanandum,
+    explainer: Explainer,
+    ranks: Sequence[Rank],
+    reads: LabelledReads,
+    config: EvaluationConfig,
+    randomised: Explainer | None = None,
+    progress: Callable[[int], None] = lambda n: None,
+) -> dict[str, Any]:
+    """Measure everything.
+
+    Args:
+        reads: labelled reads; a null label is left out of its rank.
+        randomised: an Explainer trained for the same classifier with randomised weights, for the sanity check.
+        progress: called with the number of reads done.
+    Returns: `balanced_accuracy` {rank: {row of Table 1: value}}, `same_call` (share of the reads whose call equals the
+        plain one), the masks' statistics over tokens (`<cls>` not counted), `blank`, `faithfulness`, `tradeoff`,
+        `sanity`, and `figure_data`.
+    """
+    check_pair(explanandum, explainer)
+    if randomised is not None:
+        check_pair(explanandum, randomised, "randomised explainer")
+    names = [rank.name for rank in ranks]
+    calls = {row: np.full((len(reads), len(ranks)), -1, np.int64) for row in ROWS}
+    n_chunks = np.zeros((len(reads), 2), np.int64)
+    statistics = MaskStatistics()
+    done = 0
+    for rows in evaluation_batches(reads, config.window_bp):
+        batch = evaluation_batch(reads, rows, config.window_bp)
+        found = explain(explanandum, explainer, batch, config.explained)
+        mask = found.mask()
+        calls[PLAIN][rows] = found.plain
+        for name, given in maskings(mask, found.valid).items():
+            calls[name][rows] = explanandum.top_classes(explanandum.classify(found.embedded, found.valid, given))
+        probs, counts = classify_chunks(explanandum, batch.input_ids, mask, found.valid)
+        for kind, name in enumerate(CHUNKS):
+            top = torch.stack([probs[:, kind, s].argmax(dim=-1) for s in explanandum.slices], dim=1)
+            calls[name][rows] = torch.where(counts[:, kind : kind + 1] > 0, top, -1)
+        n_chunks[rows] = counts
+        statistics.add(mask[:, 1:].double().numpy(), found.valid[:, 1:].numpy())
+        done += len(rows)
+        progress(done)
+    measured: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
+    if config.faithfulness_reads:
+        sample = reads.sample(config.faithfulness_reads, config.seed)
+        measured, curves = _closer_look(explanandum, explainer, names, sample, config, randomised)
+    blank = blank_divergence(explanandum, evaluation_batch(reads, np.arange(1), config.window_bp).input_ids)
+    return {
+        "n_reads": len(reads),
+        "window_bp": config.window_bp,
+        "explained": config.explained,
+        "n_labelled": {rank.name: int((reads.labels[:, r] >= 0).sum()) for r, rank in enumerate(ranks)},
+        "balanced_accuracy": {
+            name: {row: round(_accuracy(reads.labels[:, r], calls[row][:, r]), 4) for row in ROWS}
+            for r, name in enumerate(names)
+        },
+        "same_call": {
+            name: {row: round(_same(calls[PLAIN][:, r], calls[row][:, r]), 4) for row in ROWS[1:]}
+            for r, name in enumerate(names)
+        },
+        "reads_without": {name: int((n_chunks[:, kind] == 0).sum()) for kind, name in enumerate(CHUNKS)},
+        **statistics.summary(),
+        "blank": dict(zip(names, blank.double().numpy().round(4).tolist(), strict=True)),
+        **measured,
+        "figure_data": {
+            **statistics.figures(),
+            **curves,
+            "examples": _examples(explanandum, explainer, ranks, reads, calls, config),
+        },
+    }
+
+
+def _accuracy(labels: npt.NDArray[np.int64], called: npt.NDArray[np.int64]) -> float:
+    """Balanced accuracy of the reads that have a call (one without chunks of a kind has none)."""
+    return balanced_accuracy(np.where(called >= 0, labels, -1), called)
+
+
+def _same(plain: npt.NDArray[np.int64], called: npt.NDArray[np.int64]) -> float:
+    known = called >= 0
+    return float((plain == called)[known].mean()) if known.any() else float("nan")
+
+
+def _closer_look(
+    explanandum: Explanandum,
+    explainer: Explainer,
+    names: list[str],
+    reads: LabelledReads,
+    config: EvaluationConfig,
+    randomised: Explainer | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measure on some reads what takes many passes: faithfulness, trade-off, sanity check."""
+    faithful = Faithfulness(names)
+    generator = torch.Generator().manual_seed(config.seed)
+    shifted: dict[float, list[Any]] = {shift: [] for shift in SHIFTS}
+    agreement: list[npt.NDArray[np.float64]] = []
+    for rows in evaluation_batches(reads, config.window_bp):
+        batch = evaluation_batch(reads, rows, config.window_bp)
+        found = explain(explanandum, explainer, batch, config.explained)
+        mask = found.mask()
+        chance = permuted(mask, found.valid, generator)
+        for name, scores in (("explainer", mask), ("random", chance)):
+            curves = probability_curves(explanandum, found.embedded, found.valid, found.targets, scores)
+            faithful.add(name, *curves)
+            _add_soft(faithful, name, explanandum, found, scores, curves[0][0])
+        for shift, parts in shifted.items():
+            parts.append((rows, *_shifted(explanandum, found, found.mask(shift))))
+        if randomised is not None:
+            other = explain(explanandum, randomised, batch, config.explained).mask()
+            agreement.append(_agreement(mask, other, found.valid))
+    measured: dict[str, Any] = {
+        "faithfulness": {"n_reads": len(reads), **faithful.summary()},
+        "tradeoff": [_tradeoff_point(shift, parts, reads, names) for shift, parts in shifted.items()],
+    }
+    if randomised is not None:
+        correlation, overlap, difference = np.concatenate(agreement).mean(axis=0).round(4).tolist()
+        measured["sanity"] = {
+            "against": "an Explainer of the classifier with randomised weights",
+            "mask_correlation": correlation,
+            "rounded_agreement": overlap,
+            "mask_mean_abs_difference": difference,
+        }
+    return measured, {"curves": faithful.curves()}
+
+
+def _add_soft(
+    faithful: Faithfulness, name: str, explanandum: Explanandum, found: Explained, mask: Tensor, plain: Tensor
+) -> None:
+    """Add what the explained classes lose under the soft mask and under its complement, plain being [B, R]."""
+    for measure, given in (("loss_under_mask", mask), ("loss_under_complement", (1 - mask) * found.valid)):
+        logits = explanandum.classify(found.embedded, found.valid, given)
+        faithful.add_values(name, measure, plain - class_probabilities(explanandum, logits, found.targets))
+
+
+def _shifted(explanandum: Explanandum, found: Explained, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the calls under a mask and its complement, int64 [B, R] each, and the mask's mean, [B]."""
+    tokens = found.valid[:, 1:]
+    mean = (mask[:, 1:] * tokens).sum(dim=1) / tokens.sum(dim=1).clamp(min=1)
+    kept = explanandum.top_classes(explanandum.classify(found.embedded, found.valid, mask))
+    left = explanandum.top_classes(explanandum.classify(found.embedded, found.valid, (1 - mask) * found.valid))
+    return kept, left, mean
+
+
+def _tradeoff_point(shift: float, parts: list[Any], reads: LabelledReads, names: list[str]) -> dict[str, Any]:
+    rows = np.concatenate([part[0] for part in parts])
+    kept, left, mean = (np.concatenate([part[i].numpy() for part in parts]) for i in (1, 2, 3))
+    labels = reads.labels[rows]
+
+    def by_rank(called: npt.NDArray[np.int64]) -> dict[str, float]:
+        return {name: round(_accuracy(labels[:, r], called[:, r]), 4) for r, name in enumerate(names)}
+
+    return {
+        "logit_shift": shift,
+        "mask_mean": round(float(mean.mean()), 4),
+        "masks": by_rank(kept),
+        "inverted_masks": by_rank(left),
+    }
+
+
+def _agreement(mask: Tensor, other: Tensor, valid: Tensor) -> npt.NDArray[np.float64]:
+    """Return per read: Pearson correlation of two masks, share of tokens that round alike, mean difference; [B, 3]."""
+    out = []
+    for a, b, tokens in zip(mask[:, 1:].double(), other[:, 1:].double(), valid[:, 1:], strict=True):
+        x, y = a[tokens], b[tokens]
+        centred = x - x.mean(), y - y.mean()
+        norm = centred[0].norm() * centred[1].norm()
+        correlation = float(centred[0] @ centred[1] / norm) if norm > 0 else 0.0
+        out.append((correlation, float(((x >= 0.5) == (y >= 0.5)).double().mean()), float((x - y).abs().mean())))
+    return np.array(out)
+
+
+def _examples(
+    explanandum: Explanandum,
+    explainer: Explainer,
+    ranks: Sequence[Rank],
+    reads: LabelledReads,
+    calls: dict[str, npt.NDArray[np.int64]],
+    config: EvaluationConfig,
+) -> list[dict[str, Any]]:
+    """Return the first reads called right at the finest rank (figure 5), as tokens and mask values."""
+    right = np.flatnonzero((reads.labels[:, -1] >= 0) & (calls[PLAIN][:, -1] == reads.labels[:, -1]))
+    long = right[np.argsort(-np.minimum(reads.lengths[right], config.window_bp), kind="stable")]
+    rows = np.sort(long[: config.examples])
+    if not len(rows):
+        return []
+    batch = evaluation_batch(reads, rows, config.window_bp)
+    found = explain(explanandum, explainer, batch, config.explained)
+    words = vocabulary()
+    examples = []
+    for row, ids, mask, valid in zip(rows, batch.input_ids, found.mask(), found.valid, strict=True):
+        n = int(valid.sum())
+        examples.append(
+            {
+                "header": reads.headers[row] if reads.headers else "",
+                "called": {rank.name: rank.labels[calls[PLAIN][row, r]] for r, rank in enumerate(ranks)},
+                "tokens": [words[i] for i in ids[1:n].tolist()],
+                "mask": mask[1:n].double().numpy().round(3).tolist(),
+            }
+        )
+    return examples

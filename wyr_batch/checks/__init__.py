@@ -1,0 +1,1 @@
+"""What a user gives and what files hold, checked before it is used."""

@@ -1,0 +1,1 @@
+"""One run: its options, its threads, what it counts."""

@@ -1,0 +1,180 @@
+"""What a run is asked to do; every check of the options stands here."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from wyr_batch.bundle import Bundle
+from wyr_batch.checks.files import exists, is_file, is_folder
+from wyr_batch.checks.numbers import check_numbers
+from wyr_batch.choose import EngineRequest
+from wyr_batch.errors import OutputError, UsageError
+from wyr_batch.host import available_cpus
+from wyr_batch.reads.stream import Inputs
+from wyr_batch.rows.parts import PART_S
+from wyr_batch.tokens.kmers import TOKEN_BP, Int32s
+
+MASK_DTYPES = ("float32", "float16", "uint8")
+
+_ADDRESS = re.compile(r"\[?[\w.:-]+\]?:\d+")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Options of `wyr-batch run`, named as its flags.
+
+    Attributes:
+        threads: 0 takes the CPUs the process may use.
+        max_batch_tokens: padded tokens per batch; 0 takes the device's default.
+        explain: 'predicted', or RANK=LABEL for some ranks.
+        window_bp, overlap_bp: None takes the bundle's window and an eighth of it.
+        confidence: a call with a lower probability is null.
+        dataset: the output is a directory of parts; so is one that exists as a directory.
+        paired: inputs are mates, two files at a time; interleaved: consecutive reads are mates.
+        ray: address of a Ray cluster to run on; '' leaves finding one to Ray, None runs here.
+        part_s: a part is finished at least so often; what is not in one is lost when the run is killed.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    model: Path | None = None
+    device: str = "auto"
+    runtime: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    max_batch_tokens: int = 0
+    mask_dtype: str = "float32"
+    rank_masks: bool = False
+    top_k: int = 1
+    confidence: float = 0.0
+    explain: tuple[str, ...] = ()
+    window_bp: int | None = None
+    overlap_bp: int | None = None
+    max_reads: int | None = None
+    min_length: int = 0
+    dataset: bool = False
+    paired: bool = False
+    interleaved: bool = False
+    resume: bool = False
+    overwrite: bool = False
+    part_s: float = PART_S
+    ray: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise UsageError("FILES: got none, expected at least one file of reads, or - for standard input.")
+        if self.inputs.count("-") > 1:
+            raise UsageError("FILES: got - more than once, expected standard input at most once.")
+        if self.paired and self.interleaved:
+            raise UsageError("--paired: got --interleaved as well, expected one of the two.")
+        if self.paired and len(self.inputs) % 2:
+            got = f"{len(self.inputs)} files"
+            raise UsageError(f"--paired: got {got}, expected two at a time: R1 R2, or A_R1 A_R2 B_R1 B_R2.")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume: got --overwrite as well, expected one of the two.")
+        if self.mask_dtype not in MASK_DTYPES:
+            raise UsageError(f"--mask-dtype: got {self.mask_dtype}, expected one of {', '.join(MASK_DTYPES)}.")
+        check_numbers(
+            [
+                ("--top-k", self.top_k, 1, math.inf),
+                ("--min-length", self.min_length, 0, math.inf),
+                ("--threads", self.threads, 0, math.inf),
+                ("--max-batch-tokens", self.max_batch_tokens, 0, math.inf),
+                ("--part-seconds", self.part_s, 0, math.inf),
+                ("--max-reads", self.max_reads, 1, math.inf),
+                ("--window", self.window_bp, TOKEN_BP, math.inf),
+                ("--overlap", self.overlap_bp, 0, math.inf),
+                ("--confidence", self.confidence, 0, 1),
+            ]
+        )
+        self._check_explain()
+        if self.ray is not None:
+            self._check_ray(self.ray)
+
+    def _check_explain(self) -> None:
+        """Raise UsageError for a rank that is asked about twice, or for 'predicted' beside classes."""
+        if "predicted" in self.explain and len(self.explain) > 1:
+            raise UsageError(f"--explain: got {', '.join(self.explain)}, expected predicted alone, or classes.")
+        names = [item.partition("=")[0] for item in self.explain]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UsageError(f"--explain: got the rank {twice!r} more than once, expected one class of it.")
+
+    def _check_ray(self, address: str) -> None:
+        if not (address in ("", "auto", "local") or address.startswith("ray://") or _ADDRESS.fullmatch(address)):
+            raise UsageError(
+                f"--ray: got {address!r}, expected auto, local, HOST:PORT or ray://HOST:PORT. Give FILES before "
+                "--ray, or write --ray=ADDRESS."
+            )
+        if self.device.startswith("cuda:") and self.device != "cuda:all":
+            raise UsageError(f"--device: got {self.device} with --ray, expected cuda: Ray gives a worker its GPU.")
+        for path in self.inputs:
+            if path == "-" or (exists(path) and not is_file(path)):
+                raise UsageError(
+                    f"--ray: got {path} as input, expected files, which can be read again when a machine is lost. "
+                    "Write the reads to a file first."
+                )
+
+    @property
+    def engine_request(self) -> EngineRequest:
+        """What is to run the bundle."""
+        return EngineRequest(self.device, self.runtime, self.dtype, self.n_threads)
+
+    @property
+    def reading(self) -> Inputs:
+        """What is read, and how."""
+        return Inputs(self.inputs, self.paired, self.interleaved, self.max_reads)
+
+    @property
+    def is_dataset(self) -> bool:
+        return self.dataset or is_folder(self.output, OutputError)
+
+    def identity(self) -> dict[str, object]:
+        """Return the options that rows depend on; a run is resumed with the same ones."""
+        names = ("dtype", "mask_dtype", "rank_masks", "top_k", "confidence", "explain", "window_bp", "overlap_bp")
+        more = ("max_reads", "min_length", "paired", "interleaved")
+        found = {name: getattr(self, name) for name in (*names, *more)}
+        return {**found, "explain": list(self.explain), "dataset": self.is_dataset}
+
+    @property
+    def n_threads(self) -> int:
+        return self.threads or available_cpus()
+
+    def window_tokens(self, bundle: Bundle) -> tuple[int, int]:
+        """Return tokens per window and per overlap, `<cls>` not counted.
+
+        Raises: UsageError if the model takes less, or the overlap leaves no progress.
+        """
+        window_bp = bundle.window_bp if self.window_bp is None else self.window_bp
+        overlap_bp = window_bp // 8 if self.overlap_bp is None else self.overlap_bp
+        window, overlap = window_bp // TOKEN_BP, overlap_bp // TOKEN_BP
+        most = bundle.max_tokens - 1
+        if not 1 <= window <= most:
+            raise UsageError(
+                f"--window: got {window_bp} bp ({window} tokens), expected {TOKEN_BP} to {most * TOKEN_BP} bp "
+                f"({most} tokens, what {bundle.name} takes)."
+            )
+        if not 0 <= overlap <= window // 2:
+            raise UsageError(f"--overlap: got {overlap_bp} bp, expected 0 to {window_bp // 2}, half of the window.")
+        return window, overlap
+
+    def explain_row(self, bundle: Bundle) -> Int32s:
+        """Return the class to explain per rank, int32 [R]; -1 where the predicted one. Raises: UsageError."""
+        import numpy as np
+
+        wanted = np.full(len(bundle.ranks), -1, np.int32)
+        for item in self.explain:
+            if item == "predicted":
+                continue
+            name, _, label = item.partition("=")
+            ranks = [rank.name for rank in bundle.ranks]
+            if name not in ranks:
+                raise UsageError(f"--explain: got rank {name!r}, expected one of {', '.join(ranks)}, as RANK=LABEL.")
+            labels = bundle.ranks[ranks.index(name)].labels
+            if label not in labels:
+                shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+                raise UsageError(f"--explain: got {name} {label!r}, expected one of its {len(labels)} labels: {shown}")
+            wanted[ranks.index(name)] = labels.index(label)
+        return wanted

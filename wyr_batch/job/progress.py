@@ -1,0 +1,71 @@
+"""How far a run is: a bar on a terminal, else one line a minute."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from wyr_batch.job.stats import RunStats
+
+logger = logging.getLogger(__name__)
+
+LINE_EVERY_S = 60.0
+
+
+class Progress:
+    """Shows how far a run is. `update` is cheap enough to call for every chunk.
+
+    Args:
+        share: returns the share of the input read, or None where it is unknown.
+        visible: False shows nothing (--quiet).
+    """
+
+    def __init__(self, share: Callable[[], float | None], visible: bool) -> None:
+        self._share = share
+        self._visible = visible
+        self._bar = visible and sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+        self._started = self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            from rich.console import Console
+            from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            self._rich = RichProgress(
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._rich.add_task("", total=1.0)
+            self._rich.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._rich.stop()
+
+    def update(self, stats: RunStats) -> None:
+        """Say what has been written, and where chunks wait."""
+        now = time.monotonic()
+        elapsed = max(now - self._started, 1e-9)
+        share = self._share()
+        here = stats.this_run
+        rates = f"{here.n_reads / elapsed:,.0f} reads/s, {here.n_bases / elapsed / 1e6:.2f} Mbases/s"
+        text = f"{stats.n_reads:,} reads, {rates}"
+        if self._bar:
+            self._rich.update(self._task, completed=share, total=None if share is None else 1.0, description=text)
+        elif self._visible and now - self._last >= LINE_EVERY_S:
+            self._last = now
+            left = f", {elapsed * (1 - share) / share / 60:.0f} min left" if share else ""
+            waiting = ", ".join(f"{name} {fill:.1f}" for name, fill in stats.queue_fill.items())
+            logger.info("%s%s%s", text, left, f"; chunks waiting: {waiting}" if waiting else "")

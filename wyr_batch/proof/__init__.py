@@ -1,0 +1,1 @@
+"""Whether a way to compute a bundle gives what float32 gives."""

@@ -1,0 +1,173 @@
+"""No GPU engine runs unproven: its first use with a bundle compares it with float32 on the CPU, and is remembered.
+
+    256 reads, ragged batches of several lengths -> float32 on the CPU -> \\
+                                                 -> the GPU engine     -> ParityRecord -> proofs/NAME-KEY.json
+
+The exporter proves files; which kernels a GPU picks for them it cannot know. The same comparison and thresholds are
+used here, once for each bundle, runtime and its version, precision, GPU model and version of this package. A failed
+proof is remembered as well. What passes is timed on one full batch, so that `--runtime auto` can take the fastest.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wyr_batch._version import __version__
+from wyr_batch.bundle import PARITY_PASSED, Bundle
+from wyr_batch.cache import keyed_path, write_file
+from wyr_batch.checks.fields import Fields
+from wyr_batch.engines.base import Engine
+from wyr_batch.engines.cuda import Gpu
+from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
+from wyr_batch.proof.compare import N_READS, PARITY_FAILED, THRESHOLDS, ParityRecord, compare, token_arrays
+from wyr_batch.ranks import rank_slices
+from wyr_batch.tokens.kmers import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
+
+logger = logging.getLogger(__name__)
+
+TIMED_TOKENS, TIMED_RUNS = 256, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a proof that was kept says; rows/s are 0 if it failed."""
+
+    passed: bool
+    failures: tuple[str, ...]
+    rows_per_s: float
+
+
+def proof_key(bundle: Bundle, runtime: str, version: str, dtype: str, gpu: Gpu) -> dict[str, Any]:
+    """Return everything a proof depends on."""
+    return {
+        "bundle_sha256": bundle.sha256,
+        "runtime": runtime,
+        "version": version,
+        "dtype": dtype,
+        "gpu": gpu.name,
+        "compute_capability": ".".join(map(str, gpu.capability)),
+        "wyr_batch": __version__,
+    }
+
+
+def proof_path(bundle: Bundle, key: Mapping[str, Any]) -> Path:
+    """Return where the proof of that key lies, or would."""
+    return keyed_path("proofs", f"{bundle.name}-{key['runtime']}-{key['dtype']}", key, ".json")
+
+
+def read_proof(path: Path, key: Mapping[str, Any]) -> Proof | None:
+    """Return the proof of that key, None if it is not there; a file of another shape is no proof."""
+    try:
+        found = Fields.read(path, ModelError)
+        record = found.object("record")
+        verdict = record.text("verdict", one_of=(PARITY_PASSED, PARITY_FAILED))
+        proof = Proof(verdict == PARITY_PASSED, tuple(record.texts("failures")), found.number("rows_per_s", least=0))
+    except ModelError:
+        return None
+    return proof if found.content.get("key") == key else None
+
+
+def proven_rows_per_s(bundle: Bundle, runtime: str, version: str, dtype: str, gpu: Gpu) -> float | None:
+    """Return the speed that a passed proof on this machine holds, None without one."""
+    key = proof_key(bundle, runtime, version, dtype, gpu)
+    proof = read_proof(proof_path(bundle, key), key)
+    return proof.rows_per_s if proof and proof.passed else None
+
+
+def ensure_proven(engine: Engine, version: str, gpu: Gpu, threads: int) -> None:
+    """Prove an engine on its GPU, unless that has been done.
+
+    Args:
+        version: of the runtime.
+        threads: for the float32 reference on the CPU.
+    Raises: ModelError if it fails or has failed; MissingExtraError if nothing here computes the reference.
+    """
+    bundle = engine.bundle
+    key = proof_key(bundle, engine.runtime, version, engine.dtype, gpu)
+    path = proof_path(bundle, key)
+    proof = read_proof(path, key)
+    if proof is None:
+        logger.info("%s: first use with %s here: comparing it with float32 on the CPU", engine.describe(), bundle.name)
+        record = prove(engine, threads)
+        passed = record.verdict == PARITY_PASSED
+        rows_per_s = round(time_rows(engine), 2) if passed else 0.0
+        content = {"key": key, "record": record.to_json(), "rows_per_s": rows_per_s}
+        write_file(path, (json.dumps(content, indent=2) + "\n").encode())
+        proof = Proof(passed, record.failures, rows_per_s)
+        if passed:
+            labels = min(*record.label_agreement, *record.masked_label_agreement)
+            logger.info(
+                "%s: labels %.2f %%, mask mean %.2g off on %d reads, %.0f rows/s of %d tokens; kept in %s",
+                *(engine.describe(), 100 * labels, record.mask_mean_abs_diff, record.n_reads, rows_per_s),
+                *(min(TIMED_TOKENS, bundle.max_tokens), path),
+            )
+    if not proof.passed:
+        raise ModelError(
+            f"{engine.describe()}: got {'; '.join(proof.failures)}, expected what float32 on the CPU "
+            f"gives. It is not used; take another --runtime or --dtype, or delete {path} to try again."
+        )
+
+
+def prove(engine: Engine, threads: int, n_reads: int = N_READS) -> ParityRecord:
+    """Compare an engine with float32 on the CPU on the package's reads, or the first so many of them.
+
+    Raises: MissingExtraError, ModelError.
+    """
+    bundle = engine.bundle
+    slices = rank_slices([len(rank.labels) for rank in bundle.ranks])
+    with open_reference(bundle, threads) as reference:
+        return compare(
+            engine.infer,
+            reference.infer,
+            slices,
+            bundle.max_tokens,
+            thresholds=THRESHOLDS[engine.dtype],
+            reads=token_arrays()[:n_reads],
+        )
+
+
+def open_reference(bundle: Bundle, threads: int) -> Engine:
+    """Return float32 on the CPU: ONNX Runtime if it is there, else torch. Raises: MissingExtraError, ModelError."""
+    if find_spec("onnxruntime") is not None and bundle.holds("onnx", "float32"):
+        from wyr_batch.engines.onnx import OnnxEngine
+
+        return OnnxEngine(bundle, "float32", threads)
+    if find_spec("torch") is None:
+        raise MissingExtraError("the float32 reference on the CPU", "onnxruntime", "cpu")
+    from wyr_batch.engines.torch import LoadedModel, TorchEngine
+
+    return TorchEngine(bundle, "float32", LoadedModel(bundle, "float32", "cpu", threads))
+
+
+def time_rows(engine: Engine) -> float:
+    """Return rows/s over one full batch of random 6-mers, or as much of it as memory holds, one batch in flight."""
+    n_tokens = min(TIMED_TOKENS, engine.bundle.max_tokens)
+    n_rows = max(1, engine.default_batch_tokens // n_tokens)
+    while True:
+        try:
+            return n_rows / _seconds(engine, n_rows, n_tokens)
+        except OutOfMemory:
+            if n_rows == 1:
+                raise
+            n_rows //= 2
+
+
+def _seconds(engine: Engine, n_rows: int, n_tokens: int) -> float:
+    ids = np.random.default_rng(0).integers(FIRST_KMER_ID, FIRST_BASE_ID, (n_rows, n_tokens)).astype(np.int32)
+    ids[:, 0] = CLS_ID
+    asked = np.full((n_rows, len(engine.bundle.ranks)), -1, np.int32)
+    seconds = []
+    for _ in range(TIMED_RUNS):
+        start = time.perf_counter()
+        engine.infer(ids, asked)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

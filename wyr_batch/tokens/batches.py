@@ -1,0 +1,74 @@
+"""Batches by token budget: windows of like length together, so that hardly any padding is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wyr_batch.tokens.kmers import CLS_ID, PAD_ID, Int16s, Int32s, Int64s
+from wyr_batch.tokens.windows import Windows
+
+
+def padded_length(n_tokens: int, pad_to: int, most: int) -> int:
+    """Return the next multiple of `pad_to`, but no more than `most`.
+
+    >>> padded_length(251, 8, 512), padded_length(509, 8, 510)
+    (256, 510)
+    """
+    return max(n_tokens, min(-(-n_tokens // pad_to) * pad_to, most))
+
+
+def plan_batches(counts: Int64s, max_batch_tokens: int, pad_to: int = 1) -> list[Int64s]:
+    """Group windows into batches whose padded size stays within the budget.
+
+    Args:
+        counts: int64 [W], tokens per window, `<cls>` not counted.
+        max_batch_tokens: longest row (with `<cls>`) times rows; a single longer row is a batch of its own.
+        pad_to: rows are padded to a multiple of this.
+    Returns: index arrays, longest windows first; every window is in one of them.
+
+    >>> [b.tolist() for b in plan_batches(np.array([3, 9, 3, 4]), 10)]
+    [[1], [3, 0], [2]]
+    """
+    order = np.argsort(-counts, kind="stable")
+    batches = []
+    at = 0
+    while at < len(order):
+        longest = int(counts[order[at]]) + 1
+        n_rows = max(1, max_batch_tokens // (-(-longest // pad_to) * pad_to))
+        batches.append(order[at : at + n_rows])
+        at += n_rows
+    return batches
+
+
+def pad_batch(ids: Int16s, windows: Windows, rows: Int64s, n_padded: int | None = None) -> Int32s:
+    """Return input_ids int32 [B, T] of the given windows: `<cls>`, tokens, padding.
+
+    Args:
+        ids: int16 [N], the token ids of the chunk.
+        rows: int64 [B], indices of windows.
+        n_padded: T; None is the longest row.
+    """
+    counts = windows.count[rows]
+    place = np.arange(int(counts.max()) if n_padded is None else n_padded - 1)[None, :]
+    inside = place < counts[:, None]
+    tokens = ids[np.minimum(windows.start[rows][:, None] + place, len(ids) - 1)]
+    padded = np.empty((len(rows), place.shape[1] + 1), np.int32)
+    padded[:, 0] = CLS_ID
+    padded[:, 1:] = np.where(inside, tokens, PAD_ID)
+    return padded
+
+
+def kept_tokens(windows: Windows, rows: Int64s, n_columns: int) -> tuple[Int64s, Int64s]:
+    """Return which cells of a batch's output are kept, and the tokens they belong to.
+
+    Args:
+        rows: int64 [B], indices of windows; n_columns: T, `<cls>` in column 0.
+    Returns: int64 [K] indices in the flattened [B, T] output, and int64 [K] token indices.
+    """
+    first = windows.keep_start[rows]
+    counts = windows.keep_end[rows] - first
+    place = np.arange(int(counts.sum()))
+    bounds = np.cumsum(counts) - counts
+    token = place + np.repeat(first - bounds, counts)
+    row_starts = np.arange(len(rows)) * n_columns + 1 + first - windows.start[rows]
+    return place + np.repeat(row_starts - bounds, counts), token

@@ -1,0 +1,65 @@
+"""Reads to work: tokens, windows and batches of a chunk, laid out before any of it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.tokens.batches import plan_batches
+from wyr_batch.tokens.kmers import Int64s, Tokens, tokenise
+from wyr_batch.tokens.windows import Windows, cut_windows
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A chunk of reads, ready for the engine.
+
+    Attributes:
+        too_short: bool [n], reads below --min-length; they have no windows.
+        batches: indices of windows, one array a batch.
+        digest: checksums of all reads of the run up to the chunk's end.
+    """
+
+    chunk: ReadChunk
+    tokens: Tokens
+    too_short: npt.NDArray[np.bool_]
+    windows: Windows
+    batches: list[Int64s]
+    digest: tuple[int, ...] = ()
+
+
+class Planner:
+    """Reads to work: tokens, windows and batches. Holds nothing between chunks."""
+
+    def __init__(
+        self, window_tokens: int, overlap_tokens: int, batch_tokens: int, min_length: int = 0, pad_to: int = 1
+    ) -> None:
+        """
+        Args:
+            batch_tokens: padded tokens of a batch; pad_to: rows are padded to a multiple of this (`Engine.pad_to`).
+        """
+        self.window_tokens, self.overlap_tokens = window_tokens, overlap_tokens
+        self.batch_tokens, self.min_length, self.pad_to = batch_tokens, min_length, pad_to
+
+    def plan(self, chunk: ReadChunk, digest: tuple[int, ...] = ()) -> Work:
+        """Tokenise a chunk and lay out its batches; `digest`: checksums of all reads up to its end."""
+        tokens = tokenise(chunk.bases, chunk.offsets)
+        too_short = chunk.lengths < self.min_length
+        windows = cut_windows(tokens.offsets, self.window_tokens, self.overlap_tokens)
+        runnable = np.flatnonzero(~too_short[windows.read])
+        batches = [runnable[batch] for batch in plan_batches(windows.count[runnable], self.batch_tokens, self.pad_to)]
+        return Work(chunk, tokens, too_short, windows, batches, digest)
+
+
+def plan_chunks(
+    chunks: Generator[tuple[ReadChunk, tuple[int, ...]], None, None], planner: Planner
+) -> Generator[Work, None, None]:
+    """Yield the work of each chunk, which comes with the checksums up to its end; closes `chunks` when it is closed."""
+    with closing(chunks):
+        for chunk, digest in chunks:
+            yield planner.plan(chunk, digest)
