@@ -55,7 +55,8 @@ def _bundle_parts(content: dict[str, Any]) -> Iterable[Any]:
 def _masks_parts(content: dict[str, Any]) -> Iterable[Any]:
     from rich.markup import escape
 
-    parts = f" in {content['parts']:,} parts" if "parts" in content else ""
+    n_parts = content.get("parts")
+    parts = "" if n_parts is None else f" in {n_parts:,} part{'s' if n_parts != 1 else ''}"
     unfinished = "" if content.get("finished", True) else ", [bold]not finished[/bold]: --resume continues"
     lines = [f"[bold]{content['rows']:,} rows[/bold]{parts}{unfinished}"]
     shown = ("version", "bundle", "runtime", "device", "dtype", "mask_dtype", "explain", "inputs")

@@ -87,8 +87,10 @@ class BatchRunner:
     ) -> Iterator[tuple[Int64s, int, EngineOutput]]:
         if isinstance(error, OutOfMemory):
             size = len(rows) * self.n_padded(work, rows)
-            logger.warning("out of memory with %d reads, %s padded tokens: halving the batch", len(rows), f"{size:,}")
             if len(rows) > 1:
+                logger.warning(
+                    "out of memory with %d reads, %s padded tokens: halving the batch", len(rows), f"{size:,}"
+                )
                 self.most_tokens = min(size, self.most_tokens or size)
         if len(rows) == 1:
             self._give_up(int(rows[0]), "out of memory" if isinstance(error, OutOfMemory) else str(error), failed)
