@@ -42,7 +42,7 @@ def explain_reads(
     Args:
         chunks: with the checksums of all reads up to each one's end.
         steps: one for each engine; chunks go to the one that is free.
-        write: takes a chunk's rows, counts and checksums.
+        write: takes a chunk's rows, counts and checksums; `stats` has them already, for whoever shows progress.
         overlapped: read, explain and write in threads of their own; False does all in this one.
         check: called between batches; raises if the run is to end.
     Raises: what any step raises; everything before it has been written.
@@ -50,8 +50,9 @@ def explain_reads(
 
     def write_rows(done: Explained) -> None:
         counts = counts_of(done, rows.status(done))
-        write(rows.build(done), counts, done.work.digest)
+        batch = rows.build(done)
         stats.add(counts, done.n_run_tokens, done.n_padded_tokens)
+        write(batch, counts, done.work.digest)
 
     run = run_overlapped if overlapped else run_serial
     run(plan_chunks(chunks, planner), steps, write_rows, stats, check)
