@@ -226,3 +226,9 @@ def test_reserved_names_are_those_of_the_rows() -> None:
     schema = RowBuilder(RANKS, rank_masks=True, top_k=2, files=("a", "b")).schema
     assert {*FIXED_COLUMNS, *(c for rank in RANKS for c in rank_columns(rank.name))} - {"sequence"} == set(schema.names)
     assert toy_bundle().ranks == RANKS
+
+
+@pytest.mark.parametrize("name", ["half a character \ud800", "x" * 300, "a\0b"])
+def test_names_that_no_file_has_are_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected"):
+        api.run(RunConfig((name,), tmp_path / "m.parquet"))

@@ -59,7 +59,11 @@ def kind_of(status: os.stat_result) -> str:
 
 def shown_path(path: str | os.PathLike[str]) -> str:
     """Return a path as text: bytes of its name that are no UTF-8 become \\xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    try:
+        raw = os.fsencode(path)
+    except UnicodeEncodeError:  # no file has such a name, but a message may
+        raw = str(path).encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def reason_of(error: Exception) -> str:
