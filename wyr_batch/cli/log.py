@@ -1,16 +1,13 @@
-"""What a command says while it runs: stderr only, a bar on a terminal, else one line a minute."""
+"""Where a command's messages go: standard error, and the file of --log."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from wyr_batch.checks.files import reason_of, shown_path, write_error
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("wyr_batch")
 
