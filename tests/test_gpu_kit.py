@@ -15,7 +15,7 @@ PARTS = ("facts", "copies", "matrix_peak", "models", "parity", "sweep", "headlin
 
 def run_kit(output: Path, *words: str, packages: Path | None = None) -> dict[str, Any]:
     path = os.pathsep.join(filter(None, [str(packages or ""), os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--quick", "-o", str(output), *words]
+    command = [sys.executable, "-m", "benchmarks.speed.gpu", "--device", "cpu", "--quick", "-o", str(output), *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     parts: dict[str, Any] = json.loads(output.read_text())["parts"]

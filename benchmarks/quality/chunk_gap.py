@@ -1,6 +1,6 @@
 """Are relevant chunks called right more often than not-relevant ones, or is it chance? Bootstrap over reads.
 
-    python benchmarks/chunk_gap.py markers.parquet -o benchmarks/results/starter/chunk_gap.json
+    python -m benchmarks.quality.chunk_gap markers.parquet -o benchmarks/results/starter/chunk_gap.json
 
 Rows 6 and 7 of Table 1 as `wyr-batch evaluate` makes them, on the starter, and the differences of balanced accuracy
 and of the share of reads that keep the plain call, with 95 % intervals: reads drawn again with replacement, the
@@ -9,45 +9,40 @@ same ones for both rows.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from common import environment
-from rivals import STARTER, WINDOW_BP
-from wyr_batch.train.data.batches import evaluation_batch, evaluation_batches
-from wyr_batch.train.data.labelled import load_reads, read_table
-from wyr_batch.train.measure.chunks import classify_chunks
-from wyr_batch.train.measure.explained import explain
-from wyr_batch.train.measure.metrics import balanced_accuracy
 
-from wyr_batch.models.checkpoints import load_explainer, load_explanandum
+from benchmarks import kit
+from wyr_batch.bundle import starter_path
 
-DRAWS = 1000
-Int64s = npt.NDArray[np.int64]
+WINDOW_BP, DRAWS = 1500, 1000
+Ints = kit.Ints
 
 
-def accuracy(labels: Int64s, plain: Int64s, called: Int64s) -> float:
-    return balanced_accuracy(np.where(called >= 0, labels, -1), called)
+def accuracy(labels: Ints, plain: Ints, called: Ints) -> float:
+    """Return the balanced accuracy of the chunks, of reads that have one."""
+    from wyr_batch.train.measure.metrics import balanced_accuracy
+
+    return float(balanced_accuracy(np.where(called >= 0, labels, -1), called))
 
 
-def same_call(labels: Int64s, plain: Int64s, called: Int64s) -> float:
+def same_call(labels: Ints, plain: Ints, called: Ints) -> float:
+    """Return the share of chunks that are called as the plain read is."""
     return float((plain == called)[called >= 0].mean())
 
 
-def gap(measure: Callable[..., float], labels: Int64s, plain: Int64s, chunks: Int64s, seed: int) -> dict[str, Any]:
+def gap(measure: Callable[..., float], labels: Ints, plain: Ints, chunks: Ints, seed: int) -> dict[str, Any]:
     """Return both rows of one rank, their difference and its interval.
 
     Args:
         labels, plain: int64 [n]; chunks: int64 [n, 2], not-relevant first, -1 where a read has none.
     """
 
-    def rows(of: Int64s) -> tuple[float, float]:
+    def rows(of: Ints) -> tuple[float, float]:
         no, yes = (measure(labels[of], plain[of], chunks[of, kind]) for kind in (0, 1))
         return yes, no
 
@@ -63,26 +58,33 @@ def gap(measure: Callable[..., float], labels: Int64s, plain: Int64s, chunks: In
     }
 
 
-@torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = kit.options(__doc__)
     parser.add_argument("data", type=Path, help="what wyr-batch train prepare wrote")
-    parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    explanandum, ranks = load_explanandum(STARTER / "explanandum")
-    explainer = load_explainer(STARTER / "explainer")
+    import torch
+    from wyr_batch.train.data.batches import evaluation_batch, evaluation_batches
+    from wyr_batch.train.data.labelled import load_reads, read_table
+    from wyr_batch.train.measure.chunks import classify_chunks
+    from wyr_batch.train.measure.explained import explain
+
+    from wyr_batch.models.checkpoints import load_explainer, load_explanandum
+
+    explanandum, ranks = load_explanandum(starter_path() / "checkpoint" / "explanandum")
+    explainer = load_explainer(starter_path() / "checkpoint" / "explainer")
     reads = load_reads(read_table(args.data), ranks, args.split)
     plain = np.full((len(reads), len(ranks)), -1, np.int64)
     chunks = np.full((len(reads), len(ranks), 2), -1, np.int64)
-    for rows in evaluation_batches(reads, WINDOW_BP):
-        batch = evaluation_batch(reads, rows, WINDOW_BP)
-        found = explain(explanandum, explainer, batch)
-        plain[rows] = found.plain
-        probs, counts = classify_chunks(explanandum, batch.input_ids, found.mask(), found.valid)
-        for r, classes in enumerate(explanandum.slices):
-            chunks[rows, r] = torch.where(counts > 0, probs[:, :, classes].argmax(dim=-1), -1)
+    with torch.inference_mode():
+        for rows in evaluation_batches(reads, WINDOW_BP):
+            batch = evaluation_batch(reads, rows, WINDOW_BP)
+            found = explain(explanandum, explainer, batch)
+            plain[rows] = found.plain
+            probs, counts = classify_chunks(explanandum, batch.input_ids, found.mask(), found.valid)
+            for r, classes in enumerate(explanandum.slices):
+                chunks[rows, r] = torch.where(counts > 0, probs[:, :, classes].argmax(dim=-1), -1)
     measured = {
         rank.name: {
             name: gap(measure, reads.labels[:, r], plain[:, r], chunks[:, r], args.seed)
@@ -90,8 +92,7 @@ def main() -> None:
         }
         for r, rank in enumerate(ranks)
     }
-    result = {"benchmark": "chunk_gap", **environment(), "reads": len(reads), "draws": DRAWS, "ranks": measured}
-    args.output.write_text(json.dumps(result, indent=1) + "\n")
+    kit.write_result(args.output, "chunk_gap", {"reads": len(reads), "draws": DRAWS, "ranks": measured})
     print(json.dumps(measured, indent=1))
 
 

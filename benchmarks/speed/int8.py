@@ -1,6 +1,6 @@
 """Why int8 is not offered: a bundle's graph with int8 weights, against float32 torch and the speed of float32.
 
-    python benchmarks/int8.py wyr_batch/starter -o benchmarks/results/int8.json
+    python -m benchmarks.speed.int8 wyr_batch/starter -o benchmarks/results/int8.json
 
 ONNX Runtime's dynamic quantisation: int8 weights, one scale a channel, activations to uint8 at run time (seven
 bits of weights, as it advises for CPUs without VNNI), in every product with weights. Speeds are rows/s of one batch
@@ -10,25 +10,18 @@ to agree with 99 % of the labels of each rank.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from bench_run import timed
-from common import environment
-from wyr_batch.export.onnx_file import runner_from_onnx
-from wyr_batch.export.torch_proof import FLOAT32, THRESHOLDS, compare
-
+from benchmarks import kit
+from benchmarks.tables import Json, correct, markdown, percent, shown
 from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.engines.onnx import import_onnxruntime
 from wyr_batch.host import available_cpus
-from wyr_batch.models.checkpoints import load_explainer, load_explanandum
-from wyr_batch.models.fused import Fused
-from wyr_batch.proof.compare import token_arrays
+from wyr_batch.proof.compare import THRESHOLDS, compare, token_arrays
 
 ROWS, TOKENS, ROUNDS = 16, 251, 5
 LEAST_AGREEMENT = 0.99
@@ -58,26 +51,28 @@ def quantise(source: Path, folder: Path) -> Path:
     return made
 
 
-def measure(bundle: Bundle, folder: Path) -> list[dict[str, Any]]:
+def measure(bundle: Bundle, folder: Path) -> list[Json]:
     """Return a row for float32 and one for int8."""
-    explanandum, _ = load_explanandum(bundle.folder / "checkpoint" / "explanandum")
-    reference = Fused(explanandum, load_explainer(bundle.folder / "checkpoint" / "explainer")).eval()
+    from wyr_batch.export.onnx_file import runner_from_onnx
+    from wyr_batch.export.proof import torch_runner
+
+    reference = kit.load_reference(bundle.folder / "checkpoint")
     exact = bundle.verified("onnx", "float32")
     files = {"float32": exact, "int8": quantise(exact, folder)}
     runs = {name: runner_from_onnx(path, available_cpus()) for name, path in files.items()}
-    ids = np.random.default_rng(0).integers(6, 4102, (ROWS, TOKENS)).astype(np.int32)
-    ids[:, 0] = 3
-    asked = np.full((ROWS, len(bundle.ranks)), -1, np.int32)
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS + 1):
-        for name, run in runs.items():
-            seconds[name].append(timed(lambda run=run: run(ids, asked)))
+    ids, asked = kit.random_batch(ROWS, TOKENS, len(bundle.ranks))
+    timings = kit.alternated({name: partial(run, ids, asked) for name, run in runs.items()}, ROUNDS)
+    rates = {name: kit.per_s(ROWS, values) for name, values in timings.items()}
     rows = []
     for name, run in runs.items():
-        limits = FLOAT32 if name == "float32" else THRESHOLDS["bfloat16"]
-        record = compare(run, reference, bundle.max_tokens, thresholds=limits, reads=token_arrays())
-        rates = [ROWS / s for s in seconds[name][1:]]
-        ratios = [a / b for a, b in zip(seconds["float32"][1:], seconds[name][1:], strict=True)]
+        record = compare(
+            run,
+            torch_runner(reference),
+            reference.explanandum.slices,
+            bundle.max_tokens,
+            thresholds=THRESHOLDS["float32" if name == "float32" else "bfloat16"],
+            reads=token_arrays(),
+        )
         least = min(*record.label_agreement, *record.masked_label_agreement)
         rows.append(
             {
@@ -89,8 +84,8 @@ def measure(bundle: Bundle, folder: Path) -> list[dict[str, Any]]:
                 "mask_mean_abs_diff": record.mask_mean_abs_diff,
                 "enough_labels": least >= LEAST_AGREEMENT,
                 "file_mb": files[name].stat().st_size / 1e6,
-                "rows_per_s": {"median": statistics.median(rates), "min": min(rates), "max": max(rates)},
-                "times_float32": statistics.median(ratios),
+                "rows_per_s": kit.spread(rates[name]),
+                "times_float32": statistics.median(kit.ratios(rates[name], rates["float32"])),
             }
         )
         print(json.dumps(rows[-1]), flush=True)
@@ -98,16 +93,29 @@ def measure(bundle: Bundle, folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = kit.options(__doc__)
     parser.add_argument("bundles", type=Path, nargs="+")
-    parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     rows = []
     for path in args.bundles:
         with tempfile.TemporaryDirectory() as folder:
             rows += measure(load_bundle(path), Path(folder))
-    result = {"benchmark": "int8", **environment(), "threads": available_cpus(), "rows": rows}
-    args.output.write_text(json.dumps(result, indent=1) + "\n")
+    kit.write_result(args.output, "int8", {"threads": available_cpus(), "rows": rows})
+
+
+def table(data: Json) -> str:
+    rows, note = correct(data["rows"])
+    lines = []
+    for row in rows:
+        labels = [percent(min(row[f"{kind}label_agreement"])) for kind in ("", "masked_")]
+        speed = [shown(row["rows_per_s"], ".1f"), f"{row['times_float32']:.2f}"]
+        lines.append([row["model"], row["way"], *labels, f"{row['file_mb']:.1f} MB", *speed])
+    about = (
+        "Weights of every product as int8, ONNX Runtime, rows of 251 tokens. Labels are those of the worst rank that "
+        "agree with float32 torch: 99 % would be needed, so int8 is not offered."
+    )
+    head = ["model", "way", "labels, plain", "labels, masked", "graph", "rows/s", "times float32"]
+    return f"{about}\n\n{markdown(head, lines)}{note}"
 
 
 if __name__ == "__main__":

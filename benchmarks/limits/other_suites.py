@@ -1,7 +1,7 @@
 """The test files of other projects: does the reader say of each what Biopython and pysam say?
 
     pip install biopython
-    python benchmarks/other_suites.py --folder /tmp/suites -o benchmarks/results/other_suites.json
+    python -m benchmarks.limits.other_suites --folder /tmp/suites -o benchmarks/results/other_suites.json
 
 The files come in packages, sources from PyPI (by pip) and test packages of Debian (by apt-get and dpkg-deb, so this
 runs on Debian only). They stay in the folder, and a second run downloads nothing. FASTQ and FASTA are compared with
@@ -11,11 +11,9 @@ Files are read in a process of their own; one that takes more than a minute is a
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import hashlib
 import importlib.util
-import json
 import multiprocessing
 import os
 import re
@@ -30,14 +28,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pysam
-from common import environment
-from render import other_suites
 
+from benchmarks import kit
+from benchmarks.tables import Json, markdown
 from wyr_batch.errors import InputError
 from wyr_batch.reads.open import open_reads
 
@@ -232,9 +229,8 @@ def shortened(verdict: Verdict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = kit.options(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where the packages are kept")
-    parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     if importlib.util.find_spec("Bio") is None:
         parser.error("got no package 'Bio', expected it to be installed. Run: pip install biopython")
@@ -252,17 +248,37 @@ def main() -> None:
             row = {"suite": suite, "file": path, "outcome": outcome, "ours": shortened(our), "theirs": shortened(their)}
             others.append({"reason": reason(our.text, difference, their.text), **row, "first_difference": difference})
     ask.close()
-    result: dict[str, Any] = {"benchmark": "other_suites", **environment(), "left_out": dict(left)}
-    result["packages"] = {suite: folder.name for suite, folder in folders.items()}
-    result["versions"]["biopython"] = version("biopython")
     kinds = sorted({key[:2] for key in counts}, key=lambda key: (list(SUITES).index(key[0]), key[1]))
-    result["rows"] = [
-        {"suite": suite, "format": form, "outcomes": {name: counts[suite, form, name] for name in OUTCOMES}}
-        for suite, form in kinds
-    ]
-    result["files"] = sorted(others, key=lambda row: row["reason"])
-    args.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(other_suites(result))
+    result = {
+        "left_out": dict(left),
+        "packages": {suite: folder.name for suite, folder in folders.items()},
+        "rows": [
+            {"suite": suite, "format": form, "outcomes": {name: counts[suite, form, name] for name in OUTCOMES}}
+            for suite, form in kinds
+        ],
+        "files": sorted(others, key=lambda row: row["reason"]),
+    }
+    kit.write_result(args.output, "other_suites", result)
+
+
+def table(data: Json) -> str:
+    outcomes = list(data["rows"][0]["outcomes"])
+    counts = [[row["suite"], row["format"], *row["outcomes"].values()] for row in data["rows"]]
+    counts.append(["all", "", *(sum(row["outcomes"][name] for row in data["rows"]) for name in outcomes)])
+    lines = [[f"{cell or ''}" for cell in row] for row in counts]
+    left, versions = data["left_out"], data["versions"]
+    about = (
+        f"FASTQ and FASTA against Biopython {versions['biopython']}, SAM, BAM and CRAM (without references) against "
+        f"pysam {versions['pysam']}: names and bases, every file of these formats in the packages. Left out: "
+        f"{left['copies']} copies, {left['too large']} above 50 MB. Packages: {', '.join(data['packages'].values())}."
+    )
+    verdicts = []
+    for row in data["files"]:
+        words = [row["first_difference"] or row["ours"], row["theirs"]]
+        cells = [f"`{text}`".replace("|", "\\|") for text in (row["file"], *words)]
+        verdicts.append([row["reason"], row["suite"], *cells])
+    listed = markdown(["why", "suite", "file", "wyr-batch", "the other"], verdicts)
+    return f"{about}\n\n{markdown(['suite', 'format', *outcomes], lines)}\n\nWhere the two disagree:\n\n{listed}"
 
 
 if __name__ == "__main__":

@@ -1,51 +1,25 @@
-"""The Explainer against other explanations: same reads, same classifier, same machine.
-
-    pip install captum scikit-learn
-    python benchmarks/rivals.py markers.parquet -o benchmarks/results/rivals.json
-
-Every method scores the tokens of each read for the class called at each rank, one rank at a time where it has to.
-A token is hidden as everywhere in this project: its embedding and its pooled state times 0.
-
-- explainer: masks per rank, all ranks and a batch of reads at once, the plain pass that finds the calls included;
-- mask: the same, the maximum over ranks (column `mask` of `wyr-batch run`) for every rank;
-- evidence: what each token's own final hidden state adds to the class's logit against its rivals, one plain pass;
-- lime, kernel_shap: captum, their default sample counts (50 and 25), all samples of a read in one batch;
-- lime_5000: the default count of the original LIME package, on `--slow-reads` reads only;
-- ablation: captum's FeatureAblation, one token at a time; integrated_gradients: captum, 50 steps from all hidden;
-- rollout: attention rollout (Abnar and Zuidema, ACL 2020), the same for every rank;
-- random: random scores.
-
-`seconds_per_read` is for all ranks. Measures: see `wyr_batch.train.faithfulness`, each rank with that rank's scores.
-"""
+"""The explanations that rivals.py compares, and their measures. See there for what each one is."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from captum.attr import FeatureAblation, IntegratedGradients, KernelShap, Lime
-from common import environment
 from torch import Tensor
 from wyr_batch.train.data.batches import evaluation_batch, evaluation_batches
-from wyr_batch.train.data.labelled import LabelledReads, load_reads, read_table
+from wyr_batch.train.data.labelled import LabelledReads
 from wyr_batch.train.fit.warmstart import evidence
 from wyr_batch.train.measure.explained import Explained, explain
-from wyr_batch.train.measure.faithfulness import SHARES, measures, probability_curves
+from wyr_batch.train.measure.faithfulness import measures, probability_curves
 
-from wyr_batch.models.checkpoints import load_explainer, load_explanandum
+from benchmarks.kit import timed
 from wyr_batch.models.encoder import rotary_angles, rotate
 from wyr_batch.models.explainer import Explainer
 from wyr_batch.models.explanandum import Explanandum
 
-STARTER = Path(__file__).parent.parent / "wyr_batch" / "starter" / "checkpoint"
-WINDOW_BP = 1500
 Method = Callable[[Explained, int, int], Tensor]
 
 
@@ -129,9 +103,15 @@ def one_by_one(method: Method, found: Explained) -> Tensor:
 
 
 def score_all(
-    model: Explanandum, explainer: Explainer, reads: LabelledReads, slow_reads: int, seed: int
+    model: Explanandum, explainer: Explainer, reads: LabelledReads, window_bp: int, slow_reads: int, seed: int
 ) -> tuple[dict[str, list[Tensor]], dict[str, float], dict[str, int], list[Explained]]:
-    """Return scores by method and batch, seconds and reads by method, and the batches explained."""
+    """Score the tokens of every read with every method.
+
+    Args:
+        window_bp: bases of each read that are explained.
+        slow_reads: how many of them lime_5000 gets.
+    Returns: by method, scores [B, R, T] a batch, seconds, and reads; and the batches explained.
+    """
     rivals, generator = Rivals(model), torch.Generator().manual_seed(seed)
     alone: dict[str, Method] = {
         "lime": rivals.lime(50),
@@ -146,16 +126,13 @@ def score_all(
     n_done: dict[str, int] = {}
     batches = []
 
-    def take(name: str, n_reads: int, function: Callable[[], Tensor]) -> Tensor:
-        start = time.perf_counter()
-        value = function()
-        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+    def take(name: str, n_reads: int, function: Callable[[], Tensor]) -> None:
+        values: list[Tensor] = scores.setdefault(name, [])
+        seconds[name] = seconds.get(name, 0.0) + timed(lambda: values.append(function())).wall_s
         n_done[name] = n_done.get(name, 0) + n_reads
-        scores.setdefault(name, []).append(value)
-        return value
 
-    for rows in evaluation_batches(reads, WINDOW_BP):
-        batch = evaluation_batch(reads, rows, WINDOW_BP)
+    for rows in evaluation_batches(reads, window_bp):
+        batch = evaluation_batch(reads, rows, window_bp)
         with torch.inference_mode():
             found = explain(model, explainer, batch)
             n = len(rows)
@@ -178,6 +155,7 @@ def score_all(
 
 
 def plain_evidence(model: Explanandum, found: Explained) -> Tensor:
+    """Return what each token's final hidden state adds to the explained class's logit, [B, R, T]."""
     hidden = model.encoder.encode(found.embedded, found.valid)
     logits = model.logits(model.pool(hidden, found.valid, None))
     return evidence(model, hidden, logits, found.targets)
@@ -196,50 +174,3 @@ def measured(model: Explanandum, batches: list[Explained], scores: list[Tensor])
         for name in by_rank[0]:
             parts.setdefault(name, []).append(np.stack([m[name] for m in by_rank], axis=1))
     return {name: np.concatenate(values).mean(axis=0).round(4).tolist() for name, values in parts.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="what wyr-batch train prepare wrote")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--explanandum", type=Path, default=STARTER / "explanandum")
-    parser.add_argument("--explainer", type=Path, default=STARTER / "explainer")
-    parser.add_argument("--reads", type=int, default=200)
-    parser.add_argument("--slow-reads", type=int, default=4)
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")  # of captum and scikit-learn: they warn for every read
-    torch.manual_seed(arguments.seed)
-    model, ranks = load_explanandum(arguments.explanandum)
-    model.requires_grad_(False)
-    explainer = load_explainer(arguments.explainer)
-    reads = load_reads(read_table(arguments.data), ranks, arguments.split).sample(arguments.reads, arguments.seed)
-    explain(model, explainer, evaluation_batch(reads, np.arange(8), WINDOW_BP))  # warm up
-    scores, seconds, n_done, batches = score_all(model, explainer, reads, arguments.slow_reads, arguments.seed)
-    methods = {}
-    for name, given in scores.items():
-        per_read = seconds[name] / n_done[name]
-        methods[name] = {
-            "reads": n_done[name],
-            "seconds_per_read": round(per_read, 6),
-            "seconds_per_read_and_rank": round(per_read / len(ranks), 6),
-            "times_the_explainer": round(per_read / (seconds["explainer"] / n_done["explainer"]), 1),
-            **measured(model, batches, given),
-        }
-        print(name, json.dumps(methods[name]), flush=True)
-    result = {
-        **environment(),
-        "threads": torch.get_num_threads(),
-        "split": arguments.split,
-        "ranks": [rank.name for rank in ranks],
-        "tokens": int(sum(int(b.valid.sum()) for b in batches)),
-        "shares": SHARES,
-        "methods": methods,
-    }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

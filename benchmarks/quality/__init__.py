@@ -1,0 +1,1 @@
+"""Are the masks good, and is every runtime and precision right?"""

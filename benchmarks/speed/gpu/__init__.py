@@ -1,0 +1,1 @@
+"""The kit for a machine with an NVIDIA GPU; see __main__.py."""
