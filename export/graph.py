@@ -134,8 +134,10 @@ class GraphExplainer(nn.Module):
         """
         if not torch.onnx.is_in_onnx_export() and input_ids.shape[1] > self.max_tokens:
             raise ShapeError(
-                f"input_ids: got {input_ids.shape[1]} tokens, expected at most {self.max_tokens}. "
-                "Cut the read into windows, or export with a larger max_tokens."
+                "input_ids",
+                f"{input_ids.shape[1]} tokens",
+                f"at most {self.max_tokens}",
+                "Cut the read into windows, or export with a larger max_tokens.",
             )
         x = torch.relu(self.features(input_ids, valid))
         rows = nn.functional.embedding(classes, self.head_weight).float()  # [B, R, F]

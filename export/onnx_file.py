@@ -6,7 +6,7 @@
 
 What is written names neither the machine nor the source lines it came from, and the same weights give the same
 bytes with the same versions of torch and onnx. Every file is checked here for operations that some runtime computes
-wrongly or cannot hold on the GPU; whether its numbers are right is for `parity` to say.
+wrongly or cannot hold on the GPU; whether its numbers are right is for `proof` to say.
 """
 
 from __future__ import annotations
@@ -51,13 +51,12 @@ Int32s = npt.NDArray[np.int32]
 EXAMPLE_ROWS, EXAMPLE_TOKENS = 2, 24
 
 
-def onnx_from_torch(module: Fused, path: Path, *, opset: int = OPSET, compact: bool = False) -> None:
+def onnx_from_torch(module: Fused, path: Path, *, compact: bool = False) -> None:
     """Write the fused module as an ONNX file with dynamic batch and tokens.
 
     Args:
         module: from `graph_module`, on the CPU.
         path: of the file; weights beyond 1.9 GB go to `<path>.data`.
-        opset: of the file.
         compact: store large weights that float16 holds exactly as float16, cast to float32 when a runtime loads the
             file. The numbers stay the same.
     Raises: ModelError if the module is not from `graph_module`, or the graph holds a forbidden operation.
@@ -65,8 +64,10 @@ def onnx_from_torch(module: Fused, path: Path, *, opset: int = OPSET, compact: b
     explainer = module.explainer
     if not isinstance(explainer, GraphExplainer):
         raise ModelError(
-            f"{path}: got an explainer of type {type(explainer).__name__}, expected a GraphExplainer. "
-            "Make the module with graph_module()."
+            path,
+            f"an explainer of type {type(explainer).__name__}",
+            "a GraphExplainer",
+            "Make the module with graph_module().",
         )
     n_bytes = sum(t.numel() * t.element_size() for t in module.state_dict().values())
     external = n_bytes > EXTERNAL_DATA_BYTES
@@ -80,7 +81,7 @@ def onnx_from_torch(module: Fused, path: Path, *, opset: int = OPSET, compact: b
             module.eval(),
             (input_ids, explain_ids),
             dynamo=True,
-            opset_version=opset,
+            opset_version=OPSET,
             input_names=INPUTS,
             output_names=OUTPUTS,
             dynamic_shapes={"input_ids": {0: rows, 1: tokens}, "explain_ids": {0: rows}},
@@ -95,18 +96,18 @@ def onnx_from_torch(module: Fused, path: Path, *, opset: int = OPSET, compact: b
     if compact and not external:
         _store_as_half(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
-    check_graph(model, path, opset)
+    check_graph(model, path)
 
 
-def check_graph(model: onnx.ModelProto, path: Path, opset: int) -> None:
-    """Raise ModelError unless the graph is valid ONNX of that opset without a forbidden operation.
+def check_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Raise ModelError unless the graph is valid ONNX of our opset without a forbidden operation.
 
     Args:
         path: where the file lies, for the message and for its external data.
     """
     found = {entry.domain: entry.version for entry in model.opset_import}
-    if found != {"": opset}:
-        raise ModelError(f"{path}: got opsets {found}, expected {opset} of the standard domain alone.")
+    if found != {"": OPSET}:
+        raise ModelError(path, f"opsets {found}", f"{OPSET} of the standard domain alone")
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     bad = sorted({node.op_type for node in nodes if node.op_type in FORBIDDEN_OPS})
     for node in nodes:
@@ -119,13 +120,15 @@ def check_graph(model: onnx.ModelProto, path: Path, opset: int) -> None:
             bad.append("LSTM with sequence_lens")
     if bad:
         raise ModelError(
-            f"{path}: got a graph with {', '.join(bad)}, expected none of these, which some runtimes compute wrongly. "
-            "Please report it with the versions of torch and onnx."
+            path,
+            f"a graph with {', '.join(bad)}",
+            "none of these, which some runtimes compute wrongly",
+            "Please report it with the versions of torch and onnx.",
         )
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"{path}: got '{error}', expected valid ONNX. Please report it.") from None
+        raise ModelError(path, f"'{error}'", "valid ONNX", "Please report it.") from None
 
 
 def runner_from_onnx(path: Path, threads: int | None = None) -> Callable[[Int32s, Int32s], dict[str, Any]]:
@@ -185,7 +188,7 @@ def _name_shapes(model: onnx.ModelProto, n_ranks: int, n_classes: int) -> None:
         dtype, shape = shapes[name]
         found = value.type.tensor_type.elem_type
         if value.name != name or found != dtype:
-            raise ModelError(f"graph value {value.name}: got type {found}, expected {name} of type {dtype}.")
+            raise ModelError(f"graph value {value.name}", f"type {found}", f"{name} of type {dtype}")
         value.CopyFrom(helper.make_tensor_value_info(name, dtype, shape))
 
 

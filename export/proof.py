@@ -14,18 +14,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from wyr_batch.choose import RUNTIMES
 from wyr_batch.host import available_cpus
 from wyr_batch.models.fused import Fused
 from wyr_batch.models.precision import in_precision
+from wyr_batch.proof.compare import THRESHOLDS, Candidate, Int32s, ProofRecord, Remembered, compare
 from wyr_batch.tokens.kmers import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
 
 from .onnx_file import runner_from_onnx
-from .torch_proof import THRESHOLDS, Candidate, ParityRecord, Remembered, compare, torch_runner
 
 FILES = {"float32": "model.onnx", "float16": "model.fp16.onnx"}
 TIMED_ROWS, TIMED_TOKENS, TIMED_RUNS = 16, 251, 3
@@ -61,19 +63,25 @@ def prove(
     reads: Sequence[npt.ArrayLike] | None,
     threads: int | None,
     progress: Callable[[str], None],
-) -> tuple[dict[str, dict[str, ParityRecord]], dict[str, float]]:
+) -> tuple[dict[str, dict[str, ProofRecord]], dict[str, float]]:
     """Compare and time every way.
 
     Returns: records by place ('files', 'runtimes') and name, and rows/s of one batch by runtime and precision.
     """
-    records: dict[str, dict[str, ParityRecord]] = {"files": {}, "runtimes": {}}
+    records: dict[str, dict[str, ProofRecord]] = {"files": {}, "runtimes": {}}
     speeds: dict[str, float] = {}
     remembered: Remembered = {}
     for place, name, dtype, candidate in candidates(folder, reference, dtypes, threads):
         progress(f"comparing {name} with float32 torch")
-        limits = THRESHOLDS[dtype]
-        record = compare(candidate, reference, max_tokens, thresholds=limits, reads=reads, remembered=remembered)
-        records[place][name] = record
+        records[place][name] = compare(
+            candidate,
+            torch_runner(reference),
+            reference.explanandum.slices,
+            max_tokens,
+            thresholds=THRESHOLDS[dtype],
+            reads=reads,
+            remembered=remembered,
+        )
         speeds[f"onnx {dtype}" if place == "files" else name] = _rows_per_s(candidate, reference, max_tokens)
     speeds["torch float32"] = _rows_per_s(torch_runner(reference), reference, max_tokens)
     return records, speeds
@@ -94,3 +102,15 @@ def _rows_per_s(candidate: Candidate, reference: Fused, max_tokens: int) -> floa
     except Exception:  # the comparison has already said what is wrong
         return 0.0
     return round(TIMED_ROWS / min(seconds), 2)
+
+
+def torch_runner(module: Fused) -> Candidate:
+    """Return the module as a function of int32 arrays; where it lies, it runs."""
+
+    def run(ids: Int32s, asked: Int32s) -> tuple[npt.NDArray[Any], ...]:
+        device = module.first_class.device
+        with torch.inference_mode():
+            out = module(torch.from_numpy(ids).to(device), torch.from_numpy(asked).to(device))
+        return tuple(tensor.cpu().numpy() for tensor in out)
+
+    return run

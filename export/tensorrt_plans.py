@@ -25,7 +25,7 @@ def check_tensorrt() -> Gpu:
 
     Called before an export of many minutes begins.
     """
-    gpu = gpus_for("--tensorrt: got no GPU")[0]
+    gpu = gpus_for("--tensorrt", "no GPU")[0]
     runtime_version("tensorrt")
     return gpu
 

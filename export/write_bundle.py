@@ -3,7 +3,7 @@
     checkpoints -> checkpoint/ -> graph in torch -> model.onnx, model.fp16.onnx -> proof -> parity.json, bundle.json
                                                                                        -> renamed into place
 
-Everything is written into a directory beside the output, which gets the output's name only when float32 parity has
+Everything is written into a directory beside the output, which gets the output's name only when float32 has
 passed; a failure of any kind leaves nothing behind. A file of another precision that fails stays out, as does a runtime
 that fails, and the failure is said.
 """
@@ -21,19 +21,19 @@ from typing import Any
 
 import numpy.typing as npt
 
-from wyr_batch.bundle import PARITY_PASSED, SCHEMA_VERSION, Bundle, BundleFile, bundle_json, load_bundle, sha256_of
+from wyr_batch.bundle import PROOF_PASSED, SCHEMA_VERSION, Bundle, BundleFile, bundle_json, load_bundle, sha256_of
 from wyr_batch.checks.fields import Fields
 from wyr_batch.checks.files import exists, reason_of, shown_path, write_whole
 from wyr_batch.checks.numbers import check_numbers
 from wyr_batch.errors import ModelError, OutputError, UsageError
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum, save_explainer, save_explanandum
 from wyr_batch.models.fused import Fused
+from wyr_batch.proof.compare import ProofRecord
 from wyr_batch.tokens.kmers import TOKEN_BP
 
 from .graph import graph_module
 from .onnx_file import onnx_from_torch
 from .proof import FILES, prove
-from .torch_proof import ParityRecord
 
 REFERENCE = "float32 torch from checkpoint/"
 MOST_THREADS = 4096
@@ -65,7 +65,7 @@ def export_bundle(
         output: directory to make; it appears only when everything is right.
         max_tokens: the longest row the graph must take, `<cls>` counted.
         dtypes: precisions to prove, float32 among them.
-        reads: token ids of real reads without `<cls>` to check parity on; None: random tokens.
+        reads: token ids of real reads without `<cls>` to prove it on; None: random tokens.
         half_checkpoint: store checkpoint/ as float16. The graph and its reference are then made from the rounded
             weights, so that exporting the bundle's own checkpoint gives the same file.
         compact: store weights of model.onnx that float16 holds exactly as float16; worth it with `half_checkpoint`.
@@ -84,13 +84,17 @@ def export_bundle(
     n_classes = sum(len(rank.labels) for rank in ranks)
     if explainer.config.num_classes != n_classes:
         raise ModelError(
-            f"{explainer_dir}: got an Explainer of {explainer.config.num_classes} classes, expected the {n_classes} of "
-            f"{explanandum_dir}. Name the two checkpoints that were trained together."
+            explainer_dir,
+            f"an Explainer of {explainer.config.num_classes} classes",
+            f"the {n_classes} of {explanandum_dir}",
+            "Name the two checkpoints that were trained together.",
         )
     if max_tokens > explanandum.config.max_position_embeddings:
         raise UsageError(
-            f"--max-tokens: got {max_tokens}, expected at most {explanandum.config.max_position_embeddings}, the "
-            f"max_position_embeddings of {shown_path(explanandum_dir)}."
+            "--max-tokens",
+            max_tokens,
+            f"at most {explanandum.config.max_position_embeddings}, the max_position_embeddings of "
+            f"{shown_path(explanandum_dir)}",
         )
     training = {"explanandum": _provenance(explanandum_dir), "explainer": _provenance(explainer_dir)}
     # Beside the output, so that the rename stays within one file system.
@@ -113,13 +117,13 @@ def export_bundle(
         records, speeds = prove(partial, reference, max_tokens, dtypes, reads, threads, progress)
         _keep_out_failures(partial, output, records, dtypes, progress)
         progress("writing bundle.json")
-        parity = {
+        proofs = {
             "schema_version": SCHEMA_VERSION,
             "reference": REFERENCE,
             **{place: {name: record.to_json() for name, record in found.items()} for place, found in records.items()},
             "rows_per_s": speeds,
         }
-        write_whole(partial / "parity.json", json.dumps(parity, indent=2, allow_nan=False) + "\n")
+        write_whole(partial / "parity.json", json.dumps(proofs, indent=2, allow_nan=False) + "\n")
         text = bundle_json(
             name=name,
             ranks=ranks,
@@ -135,9 +139,7 @@ def export_bundle(
         _refuse_existing(output, overwrite)  # again: it was minutes ago
         _move_into_place(partial, target)
     except OSError as error:
-        raise OutputError(
-            f"{shown_path(output)}: got '{reason_of(error)}', expected to write a bundle there."
-        ) from None
+        raise OutputError(shown_path(output), f"'{reason_of(error)}'", "to write a bundle there") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return load_bundle(output)
@@ -146,7 +148,7 @@ def export_bundle(
 def _keep_out_failures(
     folder: Path,
     output: Path,
-    records: dict[str, dict[str, ParityRecord]],
+    records: dict[str, dict[str, ProofRecord]],
     dtypes: Sequence[str],
     progress: Callable[[str], None],
 ) -> None:
@@ -155,12 +157,12 @@ def _keep_out_failures(
         (place, name): record
         for place, found in records.items()
         for name, record in found.items()
-        if record.verdict != PARITY_PASSED
+        if record.verdict != PROOF_PASSED
     }
     for (place, name), record in failed.items():
         if name == FILES["float32"]:
-            raise ModelError(f"{_parity_message(output / name, record)} Nothing was written.")
-        progress(f"left out of the bundle: {_parity_message(output / name, record)}")
+            raise _unproven(output / name, record, "Nothing was written.")
+        progress(f"left out of the bundle: {_unproven(output / name, record)}")
         del records[place][name]
         if place == "files":
             for path in folder.glob(f"{name}*"):
@@ -168,19 +170,21 @@ def _keep_out_failures(
     for dtype in dtypes:
         left = [name for name in records["runtimes"] if name.endswith(f" {dtype}")]
         if FILES.get(dtype) not in records["files"] and not left:
-            raise ModelError(f"{output}: got no {dtype} that agrees with float32 torch, expected one. See above.")
+            raise ModelError(output, f"no {dtype} that agrees with float32 torch", "one", "See above.")
 
 
 def _check_description(name: str, window_bp: int, max_tokens: int) -> None:
     """Raise UsageError for a bundle that `run` could not use, or whose name is none."""
     if not name.strip() or "/" in name or name in (".", "..") or not name.isprintable():
-        raise UsageError(f"--name: got {name!r}, expected a name of letters that can be printed, without a slash.")
+        raise UsageError("--name", f"{name!r}", "a name of letters that can be printed, without a slash")
     check_numbers([("--max-tokens", max_tokens, 2, math.inf), ("--window", window_bp, TOKEN_BP, math.inf)])
     n_tokens, most = window_bp // TOKEN_BP + 1, (max_tokens - 1) * TOKEN_BP
     if n_tokens > max_tokens:
         raise UsageError(
-            f"--window: got {window_bp} bp ({n_tokens} tokens, <cls> counted), expected {TOKEN_BP} to {most} bp, what "
-            f"--max-tokens {max_tokens} leaves room for. Change one of the two."
+            "--window",
+            f"{window_bp} bp ({n_tokens} tokens, <cls> counted)",
+            f"{TOKEN_BP} to {most} bp, what --max-tokens {max_tokens} leaves room for",
+            "Change one of the two.",
         )
 
 
@@ -190,17 +194,19 @@ def _refuse_existing(output: Path, overwrite: bool) -> None:
     if not exists(output, OutputError):
         return
     if not overwrite:
-        raise OutputError(f"{shown}: got an existing output, expected none. Use --overwrite, or another name.")
+        raise OutputError(shown, "an existing output", "none", "Use --overwrite, or another name.")
     try:
         foreign = _foreign_entry(load_bundle(output))
     except (ModelError, OSError) as error:
         raise OutputError(
-            f"{shown}: got something that is no bundle ({error}), expected a bundle to replace. Use another name."
+            shown, f"something that is no bundle ({error})", "a bundle to replace", "Use another name."
         ) from None
     if foreign is not None:
         raise OutputError(
-            f"{shown_path(foreign)}: got what bundle.json does not list, expected files of the bundle only, which "
-            "--overwrite deletes. Move it elsewhere, or use another name."
+            shown_path(foreign),
+            "what bundle.json does not list",
+            "files of the bundle only, which --overwrite deletes",
+            "Move it elsewhere, or use another name.",
         )
 
 
@@ -221,12 +227,10 @@ def _provenance(folder: Path) -> dict[str, Any]:
     return Fields.read(path, ModelError).content if exists(path, ModelError) else {}
 
 
-def _parity_message(path: Path, record: ParityRecord) -> str:
+def _unproven(path: Path, record: ProofRecord, advice: str = "") -> ModelError:
     differences = ", ".join(f"{name} {value:.3g}" for name, value in record.max_abs_diff.items())
-    return (
-        f"{path}: got {'; '.join(record.failures)}, expected what float32 torch gives. Largest differences on "
-        f"{record.n_reads} reads of {record.n_tokens} tokens: {differences}."
-    )
+    said = f"Largest differences on {record.n_reads} reads of {record.n_tokens} tokens: {differences}."
+    return ModelError(path, "; ".join(record.failures), "what float32 torch gives", f"{said} {advice}".rstrip())
 
 
 def _files(folder: Path, checkpoint_dtype: str) -> list[BundleFile]:

@@ -144,8 +144,10 @@ def check_run_outputs(
     check_output(config.output, config.is_dataset, config.overwrite or config.resume)
     if json_path and not config.overwrite and is_file(json_path, OutputError) and not _is_summary(json_path):
         raise OutputError(
-            f"--json {shown_path(json_path)}: got a file that exists and is no summary of a run, expected a new name. "
-            "Use --overwrite to replace it."
+            f"--json {shown_path(json_path)}",
+            "a file that exists and is no summary of a run",
+            "a new name",
+            "Use --overwrite to replace it.",
         )
 
 
@@ -185,11 +187,10 @@ class Prediction:
 class Masker:
     """A loaded bundle that explains sequences in memory, from any thread; see `load`."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, max_batch_tokens: int = 0) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
         self.bundle, self.engine = bundle, engine
         window_tokens = min(bundle.window_bp // 6, bundle.max_tokens - 1)
-        batch_tokens = max_batch_tokens or engine.default_batch_tokens
-        self._planner = Planner(window_tokens, window_tokens // 8, batch_tokens, pad_to=engine.pad_to)
+        self._planner = Planner(window_tokens, window_tokens // 8, engine.default_batch_tokens, pad_to=engine.pad_to)
         self._explain = ExplainStep(engine, np.full(len(bundle.ranks), -1, np.int32))
         self._rows = RowBuilder(bundle.ranks)
         self._one_at_a_time = threading.Lock()
@@ -255,15 +256,12 @@ def _as_texts(sequences: Iterable[str | bytes] | str | bytes) -> list[str]:
     if isinstance(sequences, str | bytes):
         sequences = [sequences]
     if isinstance(sequences, Mapping | Set) or not isinstance(sequences, Iterable):
-        raise InputError(
-            f"sequences: got {type(sequences).__name__}, expected texts in some order. Give a list of them."
-        )
+        raise InputError("sequences", type(sequences).__name__, "texts in some order", "Give a list of them.")
     texts = []
     for i, item in enumerate(sequences):
         if not isinstance(item, str | bytes):
             raise InputError(
-                f"sequences, item {i + 1}: got {type(item).__name__}, expected text. "
-                "Give str(item) if that is its bases."
+                f"sequences, item {i + 1}", type(item).__name__, "text", "Give str(item) if that is its bases."
             )
         texts.append(item if isinstance(item, str) else item.decode("latin-1"))
     return texts

@@ -28,7 +28,7 @@ from wyr_batch.errors import ModelError
 from wyr_batch.ranks import Rank, check_ranks, ranks_from_json, ranks_to_json
 
 SCHEMA_VERSION = 1
-PARITY_PASSED = "passed"
+PROOF_PASSED = "passed"
 LONGEST = 10**9  # of tokens and bases, which are counted in int32
 
 _ADVICE = "Copy the bundle again, or export it again."
@@ -73,25 +73,25 @@ class Bundle:
         return sha256_of(self.folder / "bundle.json")
 
     def verified(self, kind: str, dtype: str) -> Path:
-        """Return the path of the file of that kind and dtype after checking its hash and its parity record.
+        """Return the path of the file of that kind and dtype after checking its hash and its proof.
 
         Raises: ModelError naming what the bundle holds, or what does not match.
         """
         entries = [f for f in self.files if f.kind == kind and f.dtype == dtype]
         if not entries:
             held = ", ".join(f"{f.kind} {f.dtype}" for f in self.files) or "nothing"
-            raise ModelError(
-                f"{self.folder}: got {held}, expected {kind} {dtype}. Ask for a dtype the bundle holds, or export it."
-            )
+            raise ModelError(self.folder, held, f"{kind} {dtype}", "Ask for a dtype the bundle holds, or export it.")
         entry = entries[0]
         path = self.verified_entry(entry)
         for beside in self.files:  # weights of a graph beyond 2 GB
             if beside.path == f"{entry.path}.data":
                 self.verified_entry(beside)
-        if kind == "onnx" and self.parity.get(entry.path, {}).get("verdict") != PARITY_PASSED:
+        if kind == "onnx" and self.proofs.get(entry.path, {}).get("verdict") != PROOF_PASSED:
             raise ModelError(
-                f"{path}: got no passing record in parity.json, expected one. "
-                "An unproven file is not run; export it again with wyr-batch export."
+                path,
+                "no passing record in parity.json",
+                "one",
+                "An unproven file is not run; export it again with wyr-batch export.",
             )
         return path
 
@@ -106,10 +106,12 @@ class Bundle:
         """
         path = self.verified("onnx", "float32") if runtime == "openvino" else self.checkpoint()
         if (runtime, dtype) != ("torch", "float32") and not self.is_proven(runtime, dtype):
-            proven = [name for name, record in self.runtime_parity.items() if record.get("verdict") == PARITY_PASSED]
+            proven = [name for name, record in self.runtime_proofs.items() if record.get("verdict") == PROOF_PASSED]
             raise ModelError(
-                f"{self.folder}: got no passing record of {runtime} {dtype} in parity.json, expected one beside "
-                f"{', '.join(proven) or 'none'}. Install {runtime} and export the bundle again with --dtype {dtype}."
+                self.folder,
+                f"no passing record of {runtime} {dtype} in parity.json",
+                f"one beside {', '.join(proven) or 'none'}",
+                f"Install {runtime} and export the bundle again with --dtype {dtype}.",
             )
         return path
 
@@ -126,23 +128,25 @@ class Bundle:
 
     def is_proven(self, runtime: str, dtype: str) -> bool:
         """True if parity.json holds a passing record of that runtime and precision."""
-        return bool(self.runtime_parity.get(f"{runtime} {dtype}", {}).get("verdict") == PARITY_PASSED)
+        return bool(self.runtime_proofs.get(f"{runtime} {dtype}", {}).get("verdict") == PROOF_PASSED)
 
     def verified_entry(self, entry: BundleFile) -> Path:
         """Return the path of one listed file after checking its hash. Raises: ModelError."""
         path = self.folder / entry.path
         if not is_file(path, ModelError):
-            raise ModelError(f"{path}: got no such file, expected the one bundle.json lists. Copy the whole bundle.")
+            raise ModelError(path, "no such file", "the one bundle.json lists", "Copy the whole bundle.")
         found = sha256_of(path)
         if found != entry.sha256:
             raise ModelError(
-                f"{path}: got sha256 {found[:16]}..., expected {entry.sha256[:16]}.... "
-                "The file was changed or damaged; copy the bundle again, or export it again."
+                path,
+                f"sha256 {found[:16]}...",
+                f"{entry.sha256[:16]}...",
+                "The file was changed or damaged; copy the bundle again, or export it again.",
             )
         return path
 
     @cached_property
-    def _parity_json(self) -> Mapping[str, Any]:
+    def _proof_json(self) -> Mapping[str, Any]:
         path = self.folder / "parity.json"
         if not exists(path, ModelError):
             return {}
@@ -156,21 +160,21 @@ class Bundle:
         return content.content
 
     @property
-    def parity(self) -> Mapping[str, Any]:
-        """Parity records by file path, each with ONNX Runtime; empty without parity.json."""
-        records: Mapping[str, Any] = self._parity_json.get("files", {})
+    def proofs(self) -> Mapping[str, Any]:
+        """Records of proofs by file path, each with ONNX Runtime; empty without parity.json."""
+        records: Mapping[str, Any] = self._proof_json.get("files", {})
         return records
 
     @property
-    def runtime_parity(self) -> Mapping[str, Any]:
-        """Parity records by runtime and precision, as in 'openvino bfloat16'."""
-        records: Mapping[str, Any] = self._parity_json.get("runtimes", {})
+    def runtime_proofs(self) -> Mapping[str, Any]:
+        """Records of proofs by runtime and precision, as in 'openvino bfloat16'."""
+        records: Mapping[str, Any] = self._proof_json.get("runtimes", {})
         return records
 
     @property
     def rows_per_s(self) -> Mapping[str, float]:
         """What each runtime and precision did on one batch when the bundle was exported, if it could run it."""
-        speeds: Mapping[str, float] = self._parity_json.get("rows_per_s", {})
+        speeds: Mapping[str, float] = self._proof_json.get("rows_per_s", {})
         return {name: speed for name, speed in speeds.items() if speed > 0}
 
 
@@ -181,7 +185,7 @@ def sha256_of(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(
-            f"{shown_path(path)}: got '{reason_of(error)}', expected a file that can be read. Check its rights."
+            shown_path(path), f"'{reason_of(error)}'", "a file that can be read", "Check its rights."
         ) from None
 
 
@@ -212,15 +216,15 @@ def load_bundle(folder: Path | None = None) -> Bundle:
     path = folder / "bundle.json"
     if not is_file(path, ModelError):
         shown = shown_path(folder)
-        raise ModelError(
-            f"{shown}: got no bundle.json, expected a bundle directory. Make one with: wyr-batch export -o {shown}"
-        )
+        raise ModelError(shown, "no bundle.json", "a bundle directory", f"Make one with: wyr-batch export -o {shown}")
     content = Fields.read(path, ModelError, _ADVICE)
     version = content.whole("schema_version")
     if version != SCHEMA_VERSION:
         raise ModelError(
-            f"{shown_path(path)}: got schema_version {version}, expected {SCHEMA_VERSION}. "
-            "Install the wyr-batch that wrote it, or export it again."
+            shown_path(path),
+            f"schema_version {version}",
+            SCHEMA_VERSION,
+            "Install the wyr-batch that wrote it, or export it again.",
         )
     ranks = ranks_from_json(content.objects("ranks"))
     check_ranks(ranks, shown_path(path))
@@ -255,8 +259,8 @@ def _files_from_json(entries: Sequence[Fields]) -> tuple[BundleFile, ...]:
 
 
 def _check_record(record: Fields) -> None:
-    """Raise ModelError unless a parity record has what is read of it."""
-    record.text("verdict", one_of=(PARITY_PASSED, "failed"))
+    """Raise ModelError unless the record of a proof has what is read of it."""
+    record.text("verdict", one_of=(PROOF_PASSED, "failed"))
     record.whole("n_reads", least=0)
     for name in ("label_agreement", "masked_label_agreement"):
         shares = record.content.get(name)

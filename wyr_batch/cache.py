@@ -2,7 +2,7 @@
 
     ~/.cache/wyr-batch/            WYR_CACHE, else XDG_CACHE_HOME/wyr-batch, else this
       plans/NAME-KEY.plan          with NAME-KEY.json beside it: the whole key, and the plan's sha256
-      proofs/NAME-KEY.json         the key, the parity record, rows/s
+      proofs/NAME-KEY.json         the key, the record, rows/s
       timing-TENSORRT-GPU.cache
 
 KEY is a hash of everything the file depends on. What is looked for under another key is not found, and `nearest` says
@@ -53,7 +53,8 @@ def write_file(path: Path, content: bytes) -> None:
         write_whole(path, content)
     except (OSError, OutputError) as error:
         problem = error if isinstance(error, OutputError) else write_error(path, error)
-        raise OutputError(f"{problem} WYR_CACHE names the folder.") from None
+        advice = f"{problem.advice} WYR_CACHE names the folder."
+        raise OutputError(problem.where, problem.got, problem.expected, advice) from None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

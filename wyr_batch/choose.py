@@ -93,13 +93,13 @@ def choose_device(device: str, runtime: str, dtype: str) -> str:
     it picked, and why, is said.
     """
     if runtime not in ("auto", *RUNTIMES, *GPU_ONLY):
-        raise UsageError(f"--runtime: got {runtime}, expected auto, {', '.join([*RUNTIMES, *GPU_ONLY])}.")
+        raise UsageError("--runtime", runtime, f"auto, {', '.join([*RUNTIMES, *GPU_ONLY])}")
     if device == "cpu" and runtime in GPU_ONLY:
-        raise UsageError(f"--runtime: got {runtime} with --device cpu, expected --device cuda or another --runtime.")
+        raise UsageError("--runtime", f"{runtime} with --device cpu", "--device cuda or another --runtime")
     if device != "auto":
         return device
     if runtime in GPU_ONLY:
-        return gpus_for(f"--runtime: got {runtime}")[0].device
+        return gpus_for("--runtime", runtime)[0].device
     if runtime == "openvino":
         return "cpu"
     gpus, why = find_gpus()
@@ -120,7 +120,7 @@ def _open_on_cpu(bundle: Bundle, runtime: str, dtype: str, threads: int) -> Engi
         runtime, why = choose_runtime(bundle, dtype)
         logger.info("runtime: %s (%s)", runtime, why)
     if dtype not in RUNTIMES[runtime]:
-        raise UsageError(f"--dtype: got {dtype} with --runtime {runtime}, expected {' or '.join(RUNTIMES[runtime])}.")
+        raise UsageError("--dtype", f"{dtype} with --runtime {runtime}", " or ".join(RUNTIMES[runtime]))
     if runtime == "onnx":
         from wyr_batch.engines.onnx import OnnxEngine
 
@@ -183,7 +183,7 @@ def usable_runtimes(runtime: str, dtype: str, problems: dict[str, str]) -> dict[
             try:
                 versions[name] = runtime_version(name)
             except (MissingExtraError, UsageError) as error:
-                problems[name] = str(error).partition(" Run: ")[0].rstrip(".")
+                problems[name] = f"{error.where}: got {error.got}, expected {error.expected}"
     return versions
 
 
@@ -228,20 +228,22 @@ def open_on_gpus(bundle: Bundle, device: str, runtime: str, dtype: str, threads:
     """
     gpus = chosen_gpus(device)
     if runtime == "openvino":
-        raise UsageError(f"--runtime: got openvino with --device {device}, expected {', '.join(GPU_RUNTIMES)}.")
+        raise UsageError("--runtime", f"openvino with --device {device}", ", ".join(GPU_RUNTIMES))
     if runtime != "auto":
         versions = {runtime: runtime_version(runtime)}
         if dtype != "auto" and dtype not in GPU_RUNTIMES[runtime]:
             names = " or ".join(GPU_RUNTIMES[runtime])
-            raise UsageError(f"--dtype: got {dtype} with --runtime {runtime} on {device}, expected {names}.")
+            raise UsageError("--dtype", f"{dtype} with --runtime {runtime} on {device}", names)
     else:
         problems: dict[str, str] = {}
         versions = usable_runtimes(runtime, dtype, problems)
         if not versions:
             said = "; ".join(problems.values()) or f"no runtime computes in {dtype}"
             raise UsageError(
-                f"--device: got {device}, expected a runtime that can use it: {said}. "
-                "Run: pip install 'wyr-batch[gpu,tensorrt]', or use -x cpu"
+                "--device",
+                device,
+                f"a runtime that can use it: {said}",
+                "Run: pip install 'wyr-batch[gpu,tensorrt]', or use -x cpu",
             )
     ways, why = choose_ways(bundle, gpus[0], runtime, dtype, versions)
     for position, (name, precision) in enumerate(ways):
@@ -253,7 +255,7 @@ def open_on_gpus(bundle: Bundle, device: str, runtime: str, dtype: str, threads:
                 raise
             logger.warning("%s", error)
             why = "the next best"
-    raise UsageError(f"--dtype: got {dtype}, expected one that {', '.join(versions)} can compute on {device}.")
+    raise UsageError("--dtype", dtype, f"one that {', '.join(versions)} can compute on {device}")
 
 
 def _open_way(

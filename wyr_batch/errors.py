@@ -1,16 +1,28 @@
 """Exceptions and the exit codes they end a command with.
 
-Every message reads `<file or tensor, read, record>: got X, expected Y. <what to do>`. The library raises,
-`wyr_batch.cli` catches once; a traceback is shown only with `--debug`.
+The library raises, `wyr_batch.cli` catches once; a traceback is shown only with `--debug`.
 """
 
 from __future__ import annotations
 
 
 class WyrError(Exception):
-    """Something a user can mend; the command ends with `exit_code` and the message."""
+    """Something a user can mend. The command ends with `exit_code` and says `<where>: got X, expected Y. <advice>`.
+
+    Attributes:
+        where: the file, tensor, read, record or option.
+        got, expected: what was found there, and what should have been.
+        advice: what to do about it, in whole sentences; empty where that is plain.
+    """
 
     exit_code = 1
+
+    def __init__(self, where: object, got: object, expected: object, advice: str = "") -> None:
+        self.where, self.got, self.expected, self.advice = str(where), str(got), str(expected), advice
+        super().__init__(self.where, self.got, self.expected, advice)  # what pickle makes it anew from
+
+    def __str__(self) -> str:
+        return f"{self.where}: got {self.got}, expected {self.expected}. {self.advice}".rstrip()
 
 
 class UsageError(WyrError):
@@ -54,6 +66,13 @@ class Interrupted(WyrError):
 
     exit_code = 130
 
+    def __init__(self, signal_name: str) -> None:
+        super().__init__("the run", signal_name, "to reach its end")
+        self.args = (signal_name,)
+
+    def __str__(self) -> str:
+        return f"interrupted by {self.got}"
+
 
 class MissingExtraError(WyrError):
     """An optional dependency is not installed."""
@@ -62,5 +81,6 @@ class MissingExtraError(WyrError):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(
-            f"{what}: got no package {package!r}, expected it to be installed. Run: pip install 'wyr-batch[{extra}]'"
+            what, f"no package {package!r}", "it to be installed", f"Run: pip install 'wyr-batch[{extra}]'"
         )
+        self.args = (what, package, extra)

@@ -68,12 +68,14 @@ def check_rank_names(names: Sequence[str], where: str, error: type[WyrError] = M
     taken = dict.fromkeys(FIXED_COLUMNS, "a column that every output has")
     for name in names:
         if not name.strip():
-            raise error(f"{where}: got a rank called {name!r}, expected a name. Give it one.")
+            raise error(where, f"a rank called {name!r}", "a name", "Give it one.")
         for column in rank_columns(name):
             if (holder := taken.get(column.lower())) is not None:
                 raise error(
-                    f"{where}: got the rank {name!r}, whose column {column!r} would be {holder}, expected names that "
-                    "differ. Rename the rank."
+                    where,
+                    f"the rank {name!r}, whose column {column!r} would be {holder}",
+                    "names that differ",
+                    "Rename the rank.",
                 )
         taken |= {column.lower(): f"one of the rank {name!r}" for column in rank_columns(name)}
 
@@ -81,14 +83,14 @@ def check_rank_names(names: Sequence[str], where: str, error: type[WyrError] = M
 def check_ranks(ranks: Sequence[Rank], where: str, error: type[WyrError] = ModelError) -> None:
     """Raise `error` unless every rank has a name of its own and labels that differ, all of them texts of Unicode."""
     if not ranks:
-        raise error(f"{where}: got no rank, expected at least one.")
+        raise error(where, "no rank", "at least one")
     for text in (text for rank in ranks for text in (rank.name, *rank.labels)):
         if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise error(f"{where}: got the name or label {text!r} with half a character, expected whole ones. Mend it.")
+            raise error(where, f"the name or label {text!r} with half a character", "whole ones", "Mend it.")
     check_rank_names([rank.name for rank in ranks], where, error)
     for rank in ranks:
         if not rank.labels:
-            raise error(f"{where}: got no labels of the rank {rank.name!r}, expected at least one.")
+            raise error(where, f"no labels of the rank {rank.name!r}", "at least one")
         if len(set(rank.labels)) < len(rank.labels):
             twice = next(label for label in rank.labels if rank.labels.count(label) > 1)
-            raise error(f"{where}: got the label {twice!r} of the rank {rank.name!r} twice, expected each once.")
+            raise error(where, f"the label {twice!r} of the rank {rank.name!r} twice", "each once")

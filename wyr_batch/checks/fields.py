@@ -62,7 +62,7 @@ class Fields:
         try:
             content = parse_json(text)
         except ValueError as problem:
-            raise error(f"{shown_path(path)}: got {problem}, expected JSON. {advice}".rstrip()) from None
+            raise error(shown_path(path), problem, "JSON", advice) from None
         return cls(content, shown_path(path), error, advice)
 
     def __contains__(self, name: str) -> bool:
@@ -138,7 +138,7 @@ class Fields:
     def _take(self, name: str, default: Any, expected: str, fits: Callable[[Any], bool]) -> Any:
         if name not in self.content:
             if default is _REQUIRED:
-                raise self._error(f"{self._name(name)}: got nothing, expected {expected}. {self._advice}".rstrip())
+                raise self._error(self._name(name), "nothing", expected, self._advice)
             return default
         value = self.content[name]
         if not fits(value):
@@ -151,7 +151,7 @@ class Fields:
     def _wrong(self, name: str, value: Any, expected: str) -> WyrError:
         got = json.dumps(value, default=str)
         got = got if len(got) <= _SHOWN_CHARACTERS else got[: _SHOWN_CHARACTERS - 3] + "..."
-        return self._error(f"{name}: got {got}, expected {expected}. {self._advice}".rstrip())
+        return self._error(name, got, expected, self._advice)
 
 
 def _is_list_of(value: Any, kind: type) -> bool:

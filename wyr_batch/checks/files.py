@@ -24,8 +24,10 @@ def look_at(path: str | Path, error: type[WyrError] = InputError) -> os.stat_res
         return None
     except (OSError, ValueError) as problem:
         raise error(
-            f"{shown_path(path)}: got '{reason_of(problem)}', expected a path that can be looked at. "
-            "Check the name, and the rights of its folders."
+            shown_path(path),
+            f"'{reason_of(problem)}'",
+            "a path that can be looked at",
+            "Check the name, and the rights of its folders.",
         ) from None
 
 
@@ -79,7 +81,7 @@ def read_text(path: Path, error: type[WyrError]) -> str:
         got = reason_of(problem)
     except UnicodeDecodeError as problem:
         got = f"bytes that are not UTF-8 at place {problem.start + 1}"
-    raise error(f"{shown_path(path)}: got '{got}', expected a readable text file. Check the path.") from None
+    raise error(shown_path(path), f"'{got}'", "a readable text file", "Check the path.") from None
 
 
 def write_whole(path: Path, content: str | bytes, error: type[WyrError] = OutputError) -> None:
@@ -114,8 +116,10 @@ def write_error(path: Path, problem: Exception, error: type[WyrError] = OutputEr
     # Arrow says "Error writing bytes to file. Detail: [errno 28] No space left on device".
     got = reason_of(problem).rpartition("] ")[2]
     return error(
-        f"{shown_path(path)}: got '{got}' while writing, expected a place with space and permission. "
-        "Mend that, or name another place."
+        shown_path(path),
+        f"'{got}' while writing",
+        "a place with space and permission",
+        "Mend that, or name another place.",
     )
 
 

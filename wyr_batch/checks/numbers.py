@@ -21,4 +21,4 @@ def check_numbers(limits: Sequence[tuple[str, float | None, float, float]]) -> N
     for flag, value, least, most in limits:
         if value is not None and not least <= value <= most:
             between = f"{least:g} or more" if math.isinf(most) else f"{least:g} to {most:g}"
-            raise UsageError(f"{flag}: got {value}, expected {between}.")
+            raise UsageError(flag, value, between)

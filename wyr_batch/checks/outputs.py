@@ -55,12 +55,11 @@ def check_outputs(outputs: Sequence[Output], sources: Sequence[Source]) -> None:
             _check_apart(output, source)
     for one, other in combinations(outputs, 2):
         if _same(one.path, other.path):
-            raise UsageError(f"{other.shown}: got the path of {one.flag} as well, expected one of its own.")
+            raise UsageError(other.shown, f"the path of {one.flag} as well", "one of its own")
         for inner, outer in ((one, other), (other, one)):
             if outer.kind == FOLDER and _inside(inner.path, outer.path):
                 raise UsageError(
-                    f"{inner.shown}: got a path in the folder of {outer.flag}, expected one outside it. "
-                    "Name another place."
+                    inner.shown, f"a path in the folder of {outer.flag}", "one outside it", "Name another place."
                 )
 
 
@@ -68,24 +67,22 @@ def check_place(output: Output) -> None:
     """Refuse a path that nothing can be written to, or whose kind is another. Raises: UsageError, OutputError."""
     text = str(output.path)
     if text == "-":
-        raise UsageError(f"{output.flag}: got -, expected the name of a {output.kind}: this output is no stream.")
+        raise UsageError(output.flag, "-", f"the name of a {output.kind}: this output is no stream")
     if text == "" or os.fspath(output.path) == "":
-        raise UsageError(f"{output.flag}: got an empty name, expected the name of a {output.kind}.")
+        raise UsageError(output.flag, "an empty name", f"the name of a {output.kind}")
     status = look_at(output.path, OutputError)
     if status is None:
         _check_parent(output)
         return
     is_dir = stat.S_ISDIR(status.st_mode)
     if output.kind == FOLDER and not is_dir:
-        raise OutputError(f"{output.shown}: got {kind_of(status)}, expected a folder or a new name.")
+        raise OutputError(output.shown, kind_of(status), "a folder or a new name")
     if output.kind != FOLDER and is_dir:
-        raise OutputError(f"{output.shown}: got a folder, expected a file or a new name.")
+        raise OutputError(output.shown, "a folder", "a file or a new name")
     if output.kind == FILE and not stat.S_ISREG(status.st_mode):
-        raise OutputError(
-            f"{output.shown}: got {kind_of(status)}, expected a file or a new name: it is never replaced."
-        )
+        raise OutputError(output.shown, kind_of(status), "a file or a new name: it is never replaced")
     if not os.access(output.path, os.W_OK):
-        raise OutputError(f"{output.shown}: got no right to write there, expected one. Mend that, or name another.")
+        raise OutputError(output.shown, "no right to write there", "one", "Mend that, or name another.")
     if output.kind != FOLDER and stat.S_ISREG(status.st_mode):
         _check_parent(output)
 
@@ -97,12 +94,10 @@ def _check_parent(output: Output) -> None:
         parent = parent.parent
     if not is_folder(parent, OutputError):
         advice = f"Make it: mkdir -p {shown_path(parent)}" if look_at(parent, OutputError) is None else ""
-        raise OutputError(
-            f"{output.shown}: got no folder {shown_path(parent)}, expected one to write to. {advice}".rstrip()
-        )
+        raise OutputError(output.shown, f"no folder {shown_path(parent)}", "one to write to", advice)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(
-            f"{output.shown}: got no right to write in {shown_path(parent)}, expected one. Mend that, or name another."
+            output.shown, f"no right to write in {shown_path(parent)}", "one", "Mend that, or name another."
         )
 
 
@@ -111,21 +106,18 @@ def _check_apart(output: Output, source: Source) -> None:
         status = _stdin_status()
         there = look_at(output.path, OutputError)
         if status and there and stat.S_ISREG(status.st_mode) and os.path.samestat(status, there):
-            raise UsageError(f"{output.shown}: got the file that standard input comes from, expected another one.")
+            raise UsageError(output.shown, "the file that standard input comes from", "another one")
         return
     if _same(output.path, source.path):
         raise UsageError(
-            f"{output.shown}: got {source.what} {shown_path(source.path)} itself, expected another path: "
-            "an output never replaces what is read."
+            output.shown,
+            f"{source.what} {shown_path(source.path)} itself",
+            "another path: an output never replaces what is read",
         )
     if is_folder(source.path) and _inside(output.path, source.path):
-        raise UsageError(
-            f"{output.shown}: got a path in {source.what} {shown_path(source.path)}, expected one outside it."
-        )
+        raise UsageError(output.shown, f"a path in {source.what} {shown_path(source.path)}", "one outside it")
     if output.kind == FOLDER and _inside(source.path, output.path):
-        raise UsageError(
-            f"{output.shown}: got a folder that holds {source.what} {shown_path(source.path)}, expected another one."
-        )
+        raise UsageError(output.shown, f"a folder that holds {source.what} {shown_path(source.path)}", "another one")
 
 
 def _stdin_status() -> os.stat_result | None:

@@ -162,17 +162,17 @@ def pool_for(config: RunConfig, nodes: list[dict[str, Any]]) -> Pool:
     cpus, gpus = ([int(node.get(kind, 0)) for node in found] for kind in ("CPU", "GPU"))
     most = max(cpus, default=0)
     if most < n_threads:
-        raise UsageError(
-            f"--threads: got {n_threads} with --ray, expected {most} at most, the CPUs of the largest machine."
-        )
+        raise UsageError("--threads", f"{n_threads} with --ray", f"{most} at most, the CPUs of the largest machine")
     by_cpu = [n // n_threads for n in cpus]
     if not config.device.startswith("cuda"):
         return Pool(sum(by_cpu), n_threads, n_threads * _WORKER_SHARE, 0)
     n_workers = sum(min(pair) for pair in zip(by_cpu, gpus, strict=True))
     if not n_workers:
         raise UsageError(
-            f"--device: got {config.device} with --ray, expected a machine with a GPU and {n_threads} CPUs in the "
-            "cluster. Name another --device, or start Ray where the GPUs are."
+            "--device",
+            f"{config.device} with --ray",
+            f"a machine with a GPU and {n_threads} CPUs in the cluster",
+            "Name another --device, or start Ray where the GPUs are.",
         )
     return Pool(n_workers, n_threads, n_threads * _WORKER_SHARE, 1)
 
@@ -196,7 +196,7 @@ def connected(address: str) -> Iterator[ModuleType]:
         ray.init(address=address or None, **quiet)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         got = f"{address or 'no address'} and '{str(error).strip().splitlines()[0][:200]}'"
-        raise UsageError(f"--ray: got {got}, expected a Ray cluster that answers. Check it with: ray status") from None
+        raise UsageError("--ray", got, "a Ray cluster that answers", "Check it with: ray status") from None
     try:
         if threading.current_thread() is threading.main_thread():  # ray has set its own; the run's are gentle
             for number, handler in handlers.items():
@@ -308,7 +308,7 @@ def _ray_error(error: BaseException) -> WyrError:
     """Return what to raise for an error that is none of ours; Ray's text of it is a traceback over many lines."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     got = f"{type(error).__name__}: {lines[-1][:300] if lines else ''}"
-    return EngineError(f"--ray: got '{got}', expected results. Run again with --debug for Ray's traceback.")
+    return EngineError("--ray", f"'{got}'", "results", "Run again with --debug for Ray's traceback.")
 
 
 def _absolute_parts(config: RunConfig) -> Path:

@@ -159,7 +159,7 @@ def table_from_error(error: WyrError, damaged: Sequence[str] = (), reading: bool
         damaged: the inputs whose damage it is.
         reading: the reader met it, after the units that it gave.
     """
-    about = {"error": type(error).__name__, "message": str(error), "damaged": list(damaged), "reading": reading}
+    about = {"error": type(error).__name__, "fields": error.args, "damaged": list(damaged), "reading": reading}
     return _row(about)
 
 
@@ -179,10 +179,8 @@ def about_from_table(table: pa.Table) -> dict[str, Any]:
 
 def error_from(about: Mapping[str, Any]) -> WyrError:
     """Return an error that travelled as a row."""
-    kind = getattr(errors, about["error"], WyrError)
-    error: WyrError = kind.__new__(kind)  # not called: what a kind takes differs, and the message is made already
-    error.args = (about["message"],)
-    return error
+    kind: type[WyrError] = getattr(errors, about["error"])
+    return kind(*about["fields"])
 
 
 def _row(about: dict[str, Any], content: pa.Buffer | bytes = b"") -> pa.Table:

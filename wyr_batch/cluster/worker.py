@@ -117,8 +117,10 @@ class UnitWorker:
         enter_folder(orders.folder)
         if not (Path(orders.parts) / MANIFEST_NAME).is_file():
             raise OutputError(
-                f"{orders.parts}: got no such folder on {socket.gethostname()}, expected the one the run writes to. "
-                "Name an -o on a file system that every machine of the cluster has."
+                orders.parts,
+                f"no such folder on {socket.gethostname()}",
+                "the one the run writes to",
+                "Name an -o on a file system that every machine of the cluster has.",
             )
         self._for_life = ExitStack()  # a worker's process is its own
         self._for_life.enter_context(limited_threads(orders.config.n_threads))
@@ -179,8 +181,10 @@ class UnitWorker:
         deaths = len(list(path.parent.glob(f"{path.name}.*.partial")))
         if deaths > MAX_DEATHS:
             raise EngineError(
-                f"{path.name}, reads from {unit.first_read + 1:,}: got {deaths} workers that died on them, expected "
-                "rows. If memory is short, give -b a smaller number, or -t a larger one, for fewer workers a machine."
+                f"{path.name}, reads from {unit.first_read + 1:,}",
+                f"{deaths} workers that died on them",
+                "rows",
+                "If memory is short, give -b a smaller number, or -t a larger one, for fewer workers a machine.",
             )
         footer = (self.orders.run or {})["footer"]
         writer = MaskWriter(path, self.job.rows.schema, footer, attempt=f".{uuid.uuid4().hex[:8]}")
@@ -209,8 +213,10 @@ def _same_bundle(orders: WorkerConfig) -> Bundle:
     ):
         if here != there:
             raise ModelError(
-                f"{what} on {socket.gethostname()}: got {here[:16]}, expected {there[:16]}, as where the command was "
-                "typed. Give every machine of the cluster the same."
+                f"{what} on {socket.gethostname()}",
+                here[:16],
+                f"{there[:16]}, as where the command was typed",
+                "Give every machine of the cluster the same.",
             )
     return bundle
 

@@ -92,13 +92,15 @@ class Engine(abc.ABC):
         wanted = (rows, len(self.bundle.ranks))
         if input_ids.dtype != np.int32 or explain_ids.dtype != np.int32 or explain_ids.shape != wanted:
             raise ShapeError(
-                f"explain_ids: got {explain_ids.dtype} {explain_ids.shape} beside input_ids {input_ids.dtype} "
-                f"{input_ids.shape}, expected int32 {wanted} beside int32 [B, T]."
+                "explain_ids",
+                f"{explain_ids.dtype} {explain_ids.shape} beside input_ids {input_ids.dtype} {input_ids.shape}",
+                f"int32 {wanted} beside int32 [B, T]",
             )
         if n_tokens > self.bundle.max_tokens or not (input_ids[:, 0] == CLS_ID).all():
             raise ShapeError(
-                f"input_ids: got {n_tokens} tokens starting with {sorted(set(input_ids[:, 0].tolist()))[:3]}, expected "
-                f"at most {self.bundle.max_tokens} starting with {CLS_ID}."
+                "input_ids",
+                f"{n_tokens} tokens starting with {sorted(set(input_ids[:, 0].tolist()))[:3]}",
+                f"at most {self.bundle.max_tokens} starting with {CLS_ID}",
             )
         with self._one_at_a_time:
             self.check_usable()
@@ -107,8 +109,10 @@ class Engine(abc.ABC):
             found = getattr(out, name).shape
             if found != shape:
                 raise ShapeError(
-                    f"{self.runtime}, {name}: got shape {found}, expected {shape}. "
-                    "The bundle's graph is not of this layout; export it again."
+                    f"{self.runtime}, {name}",
+                    f"shape {found}",
+                    shape,
+                    "The bundle's graph is not of this layout; export it again.",
                 )
         return out
 
@@ -116,11 +120,13 @@ class Engine(abc.ABC):
         """Raise EngineError if the engine is closed, or this process was forked from the one that opened it."""
         if os.getpid() != self._process_id:
             raise EngineError(
-                f"{self.describe()}: got a call in process {os.getpid()}, expected one in process {self._process_id}, "
-                "which opened it: its threads do not survive a fork. Load the bundle in the new process."
+                self.describe(),
+                f"a call in process {os.getpid()}",
+                f"one in process {self._process_id}, which opened it: its threads do not survive a fork",
+                "Load the bundle in the new process.",
             )
         if self._closed:
-            raise EngineError(f"{self.describe()}: got a batch after it was closed, expected an open engine. Load it.")
+            raise EngineError(self.describe(), "a batch after it was closed", "an open engine", "Load it.")
 
     def _guarded(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         rows, n_tokens = input_ids.shape
@@ -135,7 +141,7 @@ class Engine(abc.ABC):
             kind = OutOfMemory if is_out_of_memory(error) else EngineError
             got = f"'{_words_of(error)}' on {rows} reads of {n_tokens} tokens"
             advice = "Try another --runtime, or a smaller -b."
-            failure = kind(f"{self.describe()}: got {got}, expected results. {advice}")
+            failure = kind(self.describe(), got, "results", advice)
             logger.debug("%s", failure, exc_info=True)
         # Outside the handlers, where no traceback holds the failed batch's arrays any more.
         if isinstance(failure, OutOfMemory):

@@ -147,26 +147,30 @@ def chosen_gpus(device: str) -> list[Gpu]:
     """
     word, _, which = device.partition(":")
     if word != "cuda" or not (which in ("", "all") or which.isdecimal()) or device.endswith(":"):
-        raise UsageError(f"--device: got {device}, expected auto, cpu, cuda, cuda:N or cuda:all.")
-    gpus = gpus_for(f"--device: got {device}")
+        raise UsageError("--device", device, "auto, cpu, cuda, cuda:N or cuda:all")
+    gpus = gpus_for("--device", device)
     if which == "all":
         return gpus
     index = int(which or 0)
     if index >= len(gpus):
         raise UsageError(
-            f"--device: got {device}, expected cuda:0 to cuda:{len(gpus) - 1}, the GPUs this process sees. "
-            "Check CUDA_VISIBLE_DEVICES."
+            "--device",
+            device,
+            f"cuda:0 to cuda:{len(gpus) - 1}, the GPUs this process sees",
+            "Check CUDA_VISIBLE_DEVICES.",
         )
     return [gpus[index]]
 
 
-def gpus_for(asked: str) -> list[Gpu]:
-    """Return all GPUs. Raises: UsageError, beginning with what was asked for, if there is none."""
+def gpus_for(flag: str, got: str) -> list[Gpu]:
+    """Return all GPUs. Raises: UsageError naming the option, and what it got, if there is none."""
     gpus, why = find_gpus()
     if not gpus:
         raise UsageError(
-            f"{asked}, expected an NVIDIA GPU and found none: {why}. Install the NVIDIA driver, run where a GPU is, "
-            "or use -x cpu."
+            flag,
+            got,
+            f"an NVIDIA GPU and found none: {why}",
+            "Install the NVIDIA driver, run where a GPU is, or use -x cpu.",
         )
     return gpus
 

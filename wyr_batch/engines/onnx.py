@@ -37,9 +37,11 @@ def check_one_distribution() -> None:
     found = {distribution.metadata["Name"] for name in both for distribution in distributions(name=name)}
     if found.issuperset(both):
         raise UsageError(
-            "--runtime onnx: got both onnxruntime and onnxruntime-gpu, which overwrite files of each other, expected "
-            "one of the two. Run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'wyr-batch[gpu]' "
-            "(without a GPU: 'wyr-batch[cpu]')"
+            "--runtime onnx",
+            "both onnxruntime and onnxruntime-gpu, which overwrite files of each other",
+            "one of the two",
+            "Run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'wyr-batch[gpu]' (without a "
+            "GPU: 'wyr-batch[cpu]')",
         )
 
 
@@ -61,7 +63,7 @@ def open_session(path: Path, threads: int) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises types of its own, all of them about the file
-        raise ModelError(f"{path}: got '{str(error)[:300]}', expected a graph ONNX Runtime can load.") from error
+        raise ModelError(path, f"'{str(error)[:300]}'", "a graph ONNX Runtime can load") from error
 
 
 class OnnxEngine(Engine):

@@ -37,8 +37,10 @@ def import_onnxruntime() -> Any:
     providers = onnxruntime.get_available_providers()
     if PROVIDER not in providers:
         raise UsageError(
-            f"--runtime onnx: got an onnxruntime with {', '.join(providers)}, expected {PROVIDER}. "
-            "Run: pip uninstall -y onnxruntime && pip install 'wyr-batch[gpu]'"
+            "--runtime onnx",
+            f"an onnxruntime with {', '.join(providers)}",
+            PROVIDER,
+            "Run: pip uninstall -y onnxruntime && pip install 'wyr-batch[gpu]'",
         )
     return onnxruntime
 
@@ -66,8 +68,10 @@ def check_placement(session: Any, provider: str) -> None:
     """
     if not hasattr(session, "get_provider_graph_assignment_info"):
         raise UsageError(
-            "--runtime onnx: got an onnxruntime that cannot say where nodes run, expected one that can. "
-            "Run: pip install -U 'wyr-batch[gpu]'"
+            "--runtime onnx",
+            "an onnxruntime that cannot say where nodes run",
+            "one that can",
+            "Run: pip install -U 'wyr-batch[gpu]'",
         )
     strays = sorted(
         {
@@ -78,7 +82,7 @@ def check_placement(session: Any, provider: str) -> None:
         }
     )
     if strays:
-        raise ModelError(f"--runtime onnx: got {', '.join(strays)}, expected all of it on {provider}.")
+        raise ModelError("--runtime onnx", ", ".join(strays), f"all of it on {provider}")
 
 
 class LoadedSession:
@@ -98,12 +102,14 @@ class LoadedSession:
         try:
             self.session = ort.InferenceSession(str(path), session_options(ort), providers=providers)
         except Exception as error:  # onnxruntime raises types of its own
-            raise ModelError(f"{path}: got '{str(error)[:300]}', expected a graph ONNX Runtime can load.") from error
+            raise ModelError(path, f"'{str(error)[:300]}'", "a graph ONNX Runtime can load") from error
         found = self.session.get_providers()
         if found[0] != PROVIDER:
             raise EngineError(
-                f"--runtime onnx: got {', '.join(found)}, expected {PROVIDER}: its libraries did not load. "
-                "Run: pip install 'wyr-batch[gpu]' (it needs CUDA and cuDNN of the version it was built for)"
+                "--runtime onnx",
+                ", ".join(found),
+                f"{PROVIDER}: its libraries did not load",
+                "Run: pip install 'wyr-batch[gpu]' (it needs CUDA and cuDNN of the version it was built for)",
             )
         self.session.disable_fallback()
         check_placement(self.session, PROVIDER)

@@ -83,9 +83,9 @@ class OpenVinoGraph:
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 got = f"no memory to compile it ('{str(error)[:100]}')"
-                raise OutOfMemory(f"{self._path}: got {got}, expected some. Free some.") from None
+                raise OutOfMemory(self._path, got, "some", "Free some.") from None
             got = str(error)[:300]
-            raise ModelError(f"{self._path}: got '{got}', expected a graph OpenVINO can compile.") from error
+            raise ModelError(self._path, f"'{got}'", "a graph OpenVINO can compile") from error
 
     def run(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         """Run one batch; arguments and results as of `Engine.infer`. Raises: OutOfMemory, RuntimeError."""
@@ -94,7 +94,7 @@ class OpenVinoGraph:
                 self._request = self._compile()
             except ModelError:  # it has been compiled before, so the file is not the reason
                 raise OutOfMemory(
-                    f"{self._path}: got no memory to compile it again, expected some. Free some, or give a smaller -b."
+                    self._path, "no memory to compile it again", "some", "Free some, or give a smaller -b."
                 ) from None
         rows, n_tokens = input_ids.shape
         outputs: dict[str, Any] = {}
@@ -112,8 +112,10 @@ class OpenVinoGraph:
             _LEFT_ALONE.append((self._request, self._held))
             self.drop()
             raise OutOfMemory(
-                f"openvino: got no values of {', '.join(left)} for {rows} reads of {n_tokens} tokens, expected them "
-                "all: it does so where memory is short. Free some, or give a smaller -b."
+                "openvino",
+                f"no values of {', '.join(left)} for {rows} reads of {n_tokens} tokens",
+                "them all: it does so where memory is short",
+                "Free some, or give a smaller -b.",
             )
         return EngineOutput(**{name: values.copy() for name, values in outputs.items()})
 

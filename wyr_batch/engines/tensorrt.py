@@ -60,15 +60,15 @@ class LoadedPlan:
             for name in OUTPUTS
         }
         if found != {**inputs, **outputs}:
-            raise EngineError(f"TensorRT: got tensors {found}, expected {inputs | outputs}. Export the bundle again.")
+            raise EngineError("TensorRT", f"tensors {found}", inputs | outputs, "Export the bundle again.")
 
     def profile_for(self, n_tokens: int) -> int:
         """Return the profile that holds rows of so many tokens. Raises: EngineError."""
         for index, (least, most, _) in enumerate(self.profiles):
             if least <= n_tokens <= most:
                 return index
-        got = f"rows of {n_tokens} tokens, expected {self.profiles[0][0]} to {self.profiles[-1][1]}"
-        raise EngineError(f"TensorRT: got {got}. Delete the plan cache, and report it.")
+        expected = f"{self.profiles[0][0]} to {self.profiles[-1][1]}"
+        raise EngineError("TensorRT", f"rows of {n_tokens} tokens", expected, "Delete the plan cache, and report it.")
 
 
 class TensorRtEngine(Engine):
@@ -106,7 +106,7 @@ class TensorRtEngine(Engine):
             must(context.set_input_shape(name, values.shape), f"setting {name} to {values.shape}", log)
             must(context.set_tensor_address(name, address), f"setting the address of {name}", log)
         if missing := context.infer_shapes():
-            raise EngineError(f"TensorRT: got no shape of {', '.join(missing)}, expected one from the inputs.")
+            raise EngineError("TensorRT", f"no shape of {', '.join(missing)}", "one from the inputs")
         # What the plan needs depends on the shapes; one piece of memory serves all contexts of this slot in turn.
         needed = context.update_device_memory_size_for_shapes()
         context.set_device_memory(slot.scratch(needed), needed)

@@ -84,8 +84,10 @@ def import_tensorrt() -> Any:
     if version < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         raise UsageError(
-            f"--runtime tensorrt: got TensorRT {tensorrt.__version__}, expected {wanted} or later. "
-            "Run: pip install -U 'wyr-batch[tensorrt]'"
+            "--runtime tensorrt",
+            f"TensorRT {tensorrt.__version__}",
+            f"{wanted} or later",
+            "Run: pip install -U 'wyr-batch[tensorrt]'",
         )
     return tensorrt
 
@@ -112,7 +114,7 @@ def must(result: Any, what: str, log: Any) -> Any:
     if result is None or not result:
         said, log.errors = "; ".join(log.errors)[:400] or "nothing more", []
         kind = OutOfMemory if is_out_of_memory(RuntimeError(said)) else EngineError
-        raise kind(f"TensorRT, {what}: got no result ({said}), expected one. Try another --runtime.")
+        raise kind(f"TensorRT, {what}", f"no result ({said})", "one", "Try another --runtime.")
     return result
 
 
@@ -148,7 +150,7 @@ def build_plan(
     if not parser.parse_from_file(str(path)):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         said = "; ".join(f"{error.node_name()}: {error.desc()}" for error in errors)[:400]
-        raise EngineError(f"{path}: got '{said}', expected a graph TensorRT can parse. Try another --runtime.")
+        raise EngineError(path, f"'{said}'", "a graph TensorRT can parse", "Try another --runtime.")
     config = builder.create_builder_config()
     config.builder_optimization_level = BUILDER_LEVEL
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

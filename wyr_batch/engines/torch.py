@@ -33,8 +33,10 @@ def import_torch(device: str) -> Any:
         raise MissingExtraError("--runtime torch", "torch", "export") from None
     if device != "cpu" and not torch.cuda.is_available():
         raise UsageError(
-            f"--runtime torch: got torch {torch.__version__}, which sees no GPU, expected one built for CUDA. "
-            "See https://pytorch.org for the command that installs it, and leave constraints.txt out."
+            "--runtime torch",
+            f"torch {torch.__version__}, which sees no GPU",
+            "one built for CUDA",
+            "See https://pytorch.org for the command that installs it, and leave constraints.txt out.",
         )
     return torch
 

@@ -65,18 +65,18 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if not self.inputs:
-            raise UsageError("FILES: got none, expected at least one file of reads, or - for standard input.")
+            raise UsageError("FILES", "none", "at least one file of reads, or - for standard input")
         if self.inputs.count("-") > 1:
-            raise UsageError("FILES: got - more than once, expected standard input at most once.")
+            raise UsageError("FILES", "- more than once", "standard input at most once")
         if self.paired and self.interleaved:
-            raise UsageError("--paired: got --interleaved as well, expected one of the two.")
+            raise UsageError("--paired", "--interleaved as well", "one of the two")
         if self.paired and len(self.inputs) % 2:
             got = f"{len(self.inputs)} files"
-            raise UsageError(f"--paired: got {got}, expected two at a time: R1 R2, or A_R1 A_R2 B_R1 B_R2.")
+            raise UsageError("--paired", got, "two at a time: R1 R2, or A_R1 A_R2 B_R1 B_R2")
         if self.resume and self.overwrite:
-            raise UsageError("--resume: got --overwrite as well, expected one of the two.")
+            raise UsageError("--resume", "--overwrite as well", "one of the two")
         if self.mask_dtype not in MASK_DTYPES:
-            raise UsageError(f"--mask-dtype: got {self.mask_dtype}, expected one of {', '.join(MASK_DTYPES)}.")
+            raise UsageError("--mask-dtype", self.mask_dtype, f"one of {', '.join(MASK_DTYPES)}")
         check_numbers(
             [
                 ("--top-k", self.top_k, 1, math.inf),
@@ -97,24 +97,28 @@ class RunConfig:
     def _check_explain(self) -> None:
         """Raise UsageError for a rank that is asked about twice, or for 'predicted' beside classes."""
         if "predicted" in self.explain and len(self.explain) > 1:
-            raise UsageError(f"--explain: got {', '.join(self.explain)}, expected predicted alone, or classes.")
+            raise UsageError("--explain", ", ".join(self.explain), "predicted alone, or classes")
         names = [item.partition("=")[0] for item in self.explain]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UsageError(f"--explain: got the rank {twice!r} more than once, expected one class of it.")
+            raise UsageError("--explain", f"the rank {twice!r} more than once", "one class of it")
 
     def _check_ray(self, address: str) -> None:
         if not (address in ("", "auto", "local") or address.startswith("ray://") or _ADDRESS.fullmatch(address)):
             raise UsageError(
-                f"--ray: got {address!r}, expected auto, local, HOST:PORT or ray://HOST:PORT. Give FILES before "
-                "--ray, or write --ray=ADDRESS."
+                "--ray",
+                f"{address!r}",
+                "auto, local, HOST:PORT or ray://HOST:PORT",
+                "Give FILES before --ray, or write --ray=ADDRESS.",
             )
         if self.device.startswith("cuda:") and self.device != "cuda:all":
-            raise UsageError(f"--device: got {self.device} with --ray, expected cuda: Ray gives a worker its GPU.")
+            raise UsageError("--device", f"{self.device} with --ray", "cuda: Ray gives a worker its GPU")
         for path in self.inputs:
             if path == "-" or (exists(path) and not is_file(path)):
                 raise UsageError(
-                    f"--ray: got {path} as input, expected files, which can be read again when a machine is lost. "
-                    "Write the reads to a file first."
+                    "--ray",
+                    f"{path} as input",
+                    "files, which can be read again when a machine is lost",
+                    "Write the reads to a file first.",
                 )
 
     @property
@@ -153,11 +157,12 @@ class RunConfig:
         most = bundle.max_tokens - 1
         if not 1 <= window <= most:
             raise UsageError(
-                f"--window: got {window_bp} bp ({window} tokens), expected {TOKEN_BP} to {most * TOKEN_BP} bp "
-                f"({most} tokens, what {bundle.name} takes)."
+                "--window",
+                f"{window_bp} bp ({window} tokens)",
+                f"{TOKEN_BP} to {most * TOKEN_BP} bp ({most} tokens, what {bundle.name} takes)",
             )
         if not 0 <= overlap <= window // 2:
-            raise UsageError(f"--overlap: got {overlap_bp} bp, expected 0 to {window_bp // 2}, half of the window.")
+            raise UsageError("--overlap", f"{overlap_bp} bp", f"0 to {window_bp // 2}, half of the window")
         return window, overlap
 
     def explain_row(self, bundle: Bundle) -> Int32s:
@@ -171,10 +176,10 @@ class RunConfig:
             name, _, label = item.partition("=")
             ranks = [rank.name for rank in bundle.ranks]
             if name not in ranks:
-                raise UsageError(f"--explain: got rank {name!r}, expected one of {', '.join(ranks)}, as RANK=LABEL.")
+                raise UsageError("--explain", f"rank {name!r}", f"one of {', '.join(ranks)}, as RANK=LABEL")
             labels = bundle.ranks[ranks.index(name)].labels
             if label not in labels:
                 shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
-                raise UsageError(f"--explain: got {name} {label!r}, expected one of its {len(labels)} labels: {shown}")
+                raise UsageError("--explain", f"{name} {label!r}", f"one of its {len(labels)} labels: {shown}")
             wanted[ranks.index(name)] = labels.index(label)
         return wanted

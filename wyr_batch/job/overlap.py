@@ -203,7 +203,7 @@ def run_overlapped(
             writer.join(_POLL_S)
     except RuntimeError as error:  # "can't start new thread"
         raise EngineError(
-            f"threads: got '{error}', expected {len(threads)} more. Raise the limit of memory or of processes."
+            "threads", f"'{error}'", f"{len(threads)} more", "Raise the limit of memory or of processes."
         ) from None
     finally:
         stop.set()

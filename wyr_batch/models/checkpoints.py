@@ -55,8 +55,10 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ARRAY_GLOBALS:
             raise ModelError(
-                f"data_processor.pkl: got a pickle that asks for {module}.{name}, expected numpy arrays only. "
-                "Do not trust this file; write data_processor/labels.json by hand instead."
+                "data_processor.pkl",
+                f"a pickle that asks for {module}.{name}",
+                "numpy arrays only",
+                "Do not trust this file; write data_processor/labels.json by hand instead.",
             )
         if name == "_reconstruct":
             return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
@@ -90,7 +92,7 @@ def _pickled_ranks(path: Path, names: Sequence[str]) -> list[Rank]:
             encoders = dict(zip(fitted, encoders, strict=True))
         if missing := [name for name in names if name not in encoders]:
             held = ", ".join(map(str, encoders))
-            raise ModelError(f"{shown_path(path)}: got label encoders for {held}, expected {missing[0]} too.")
+            raise ModelError(shown_path(path), f"label encoders for {held}", f"{missing[0]} too")
         if odd := [name for name in names if not isinstance(encoders[name], list) and np.ndim(encoders[name]) != 1]:
             raise TypeError(f"no list of labels for {odd[0]}")
         return [Rank(name, tuple(map(str, encoders[name]))) for name in names]
@@ -98,8 +100,10 @@ def _pickled_ranks(path: Path, names: Sequence[str]) -> list[Rank]:
         raise
     except Exception as error:  # what a damaged pickle, or one of another shape, ends in may be any of them
         raise ModelError(
-            f"{shown_path(path)}: got '{type(error).__name__}: {error}', expected the label encoders of the training "
-            "run. Write labels.json beside it by hand instead."
+            shown_path(path),
+            f"'{type(error).__name__}: {error}'",
+            "the label encoders of the training run",
+            "Write labels.json beside it by hand instead.",
         ) from None
 
 
@@ -154,7 +158,7 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["config.json", "*.safetensors*", "pytorch_model.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"{name}: got '{first}', expected a directory or a model on the Hugging Face Hub.") from None
+        raise ModelError(name, f"'{first}'", "a directory or a model on the Hugging Face Hub") from None
 
 
 def _bare_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
@@ -172,12 +176,12 @@ def _bare_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
         names = sorted(set(places.content.values()))
         return index, {k: v for name in names for k, v in read_tensors(folder / name).items()}
     if not exists(old, ModelError):
-        raise ModelError(f"{folder}: got neither {whole.name} nor {old.name}, expected one of them beside config.json.")
+        raise ModelError(folder, f"neither {whole.name} nor {old.name}", "one of them beside config.json")
     try:
         tensors: dict[str, Tensor] = torch.load(old, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ModelError(
-            f"{old}: got '{str(error).strip().splitlines()[0]}', expected tensors and nothing else. Do not trust it."
+            old, f"'{str(error).strip().splitlines()[0]}'", "tensors and nothing else", "Do not trust it."
         ) from None
     return old, tensors
 
@@ -197,13 +201,11 @@ def _load_strictly(model: Explanandum | Explainer | Encoder, tensors: dict[str, 
     expected = model.state_dict()
     for key in sorted(set(expected) | set(tensors)):
         if key not in tensors:
-            raise ModelError(f"{path}, tensor {key}: got nothing, expected shape {tuple(expected[key].shape)}.")
+            raise ModelError(f"{path}, tensor {key}", "nothing", f"shape {tuple(expected[key].shape)}")
         if key not in expected:
-            raise ModelError(f"{path}, tensor {key}: got a tensor of that name, expected none. Is it another model?")
+            raise ModelError(f"{path}, tensor {key}", "a tensor of that name", "none", "Is it another model?")
         if tensors[key].shape != expected[key].shape:
-            raise ModelError(
-                f"{path}, tensor {key}: got shape {tuple(tensors[key].shape)}, expected {tuple(expected[key].shape)}."
-            )
+            raise ModelError(f"{path}, tensor {key}", f"shape {tuple(tensors[key].shape)}", tuple(expected[key].shape))
     model.load_state_dict(tensors)
 
 

@@ -62,8 +62,10 @@ class EncoderConfig:
         for name, value in expected.items():
             if (got := fields.content.get(name, value)) != value:
                 raise ModelError(
-                    f"{shown_path(path)}: got {name} {got!r}, expected {value!r}. "
-                    "Only Nucleotide Transformer v2 encoders (rotary positions, SwiGLU) are supported."
+                    shown_path(path),
+                    f"{name} {got!r}",
+                    f"{value!r}",
+                    "Only Nucleotide Transformer v2 encoders (rotary positions, SwiGLU) are supported.",
                 )
         usual = cls()
 
@@ -83,8 +85,9 @@ class EncoderConfig:
         )
         if config.hidden_size % config.num_attention_heads or config.head_size % 2:
             raise ModelError(
-                f"{shown_path(path)}: got hidden_size {config.hidden_size} with {config.num_attention_heads} heads, "
-                "expected an even number of features per head."
+                shown_path(path),
+                f"hidden_size {config.hidden_size} with {config.num_attention_heads} heads",
+                "an even number of features per head",
             )
         return config
 

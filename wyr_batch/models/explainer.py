@@ -49,9 +49,7 @@ class ExplainerConfig:
         fields.text("kind", "lstm", one_of=("lstm",))
         if unknown := sorted(fields.content.keys() - cls.__dataclass_fields__.keys() - {"kind"}):
             known = ", ".join(cls.__dataclass_fields__)
-            raise ModelError(
-                f"{shown_path(path)}: got the field {unknown[0]!r}, expected {known}. Is it another model?"
-            )
+            raise ModelError(shown_path(path), f"the field {unknown[0]!r}", known, "Is it another model?")
         usual = cls()
 
         def size(name: str, most: int = MOST_WIDTH) -> int:

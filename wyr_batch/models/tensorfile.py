@@ -22,7 +22,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = package.torch.load_file(path)
     except (OSError, ValueError, KeyError, package.SafetensorError) as error:
         got = reason_of(error)
-        raise ModelError(f"{shown_path(path)}: got '{got}', expected a safetensors file. Get it again.") from None
+        raise ModelError(shown_path(path), f"'{got}'", "a safetensors file", "Get it again.") from None
     return tensors
 
 

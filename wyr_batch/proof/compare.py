@@ -1,7 +1,7 @@
-"""Parity: does a way to compute a bundle give what float32 gives? Measured, judged, and written down.
+"""The proof: does a way to compute a bundle give what float32 gives? Measured, judged, and written down.
 
     batches of several lengths and sizes -> reference -> \\
-                                         -> candidate -> differences, label agreement -> ParityRecord
+                                         -> candidate -> differences, label agreement -> ProofRecord
     some rows of each batch, alone       -> candidate -> /
 
 Lengths and batch sizes are others than the one traced, rows are ragged, one row of a batch is all N, and every length
@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wyr_batch.bundle import PARITY_PASSED
+from wyr_batch.bundle import PROOF_PASSED
 from wyr_batch.engines.signature import OUTPUTS, EngineOutput
 from wyr_batch.reads.open import open_reads
 from wyr_batch.tokens.kmers import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID, N_ID, PAD_ID, UNKNOWN_ID, tokenise
 
-PARITY_FAILED = "failed"
+PROOF_FAILED = "failed"
 LENGTHS = (7, 65, 200)  # and the longest that the file takes
 BATCH_SIZES = (1, 3, 16)
 MAX_BATCH_TOKENS = 4096  # a longer batch gets fewer rows: attention holds rows * heads * T^2 numbers
@@ -73,7 +73,7 @@ THRESHOLDS = {limits.dtype: limits for limits in (FLOAT32, FLOAT16, BFLOAT16)}
 
 
 @dataclass(frozen=True, slots=True)
-class ParityRecord:
+class ProofRecord:
     """What was compared and how far off it was; n_reads counts rows, each run; lists per rank are in rank order."""
 
     verdict: str
@@ -107,7 +107,7 @@ def compare(
     lengths: Sequence[int] = LENGTHS,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     remembered: Remembered | None = None,
-) -> ParityRecord:
+) -> ProofRecord:
     """Compare a candidate with the float32 reference and judge it.
 
     Args:
@@ -294,7 +294,7 @@ class _Tally:
         """Keep the largest difference."""
         self.worst[name] = max(self.worst[name], _difference(found, wanted))
 
-    def record(self) -> ParityRecord:
+    def record(self) -> ProofRecord:
         """Judge what was added up."""
         limits = self.thresholds
         for name, difference in self.worst.items():
@@ -315,8 +315,8 @@ class _Tally:
         if not self.all_finite:
             self.failures.append("outputs: got values that are not finite, expected none")
         loaded = [name for name in ("torch", "onnxruntime", "openvino", "tensorrt") if name in sys.modules]
-        return ParityRecord(
-            verdict=PARITY_FAILED if self.failures else PARITY_PASSED,
+        return ProofRecord(
+            verdict=PROOF_FAILED if self.failures else PROOF_PASSED,
             failures=tuple(self.failures[:10]),
             n_reads=sum(n_rows for n_rows, _ in self.shapes),
             n_tokens=self.n_tokens,

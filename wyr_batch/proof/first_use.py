@@ -1,7 +1,7 @@
 """No GPU engine runs unproven: its first use with a bundle compares it with float32 on the CPU, and is remembered.
 
     256 reads, ragged batches of several lengths -> float32 on the CPU -> \\
-                                                 -> the GPU engine     -> ParityRecord -> proofs/NAME-KEY.json
+                                                 -> the GPU engine     -> ProofRecord -> proofs/NAME-KEY.json
 
 The exporter proves files; which kernels a GPU picks for them it cannot know. The same comparison and thresholds are
 used here, once for each bundle, runtime and its version, precision, GPU model and version of this package. A failed
@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 
 from wyr_batch._version import __version__
-from wyr_batch.bundle import PARITY_PASSED, Bundle
+from wyr_batch.bundle import PROOF_PASSED, Bundle
 from wyr_batch.cache import keyed_path, write_file
 from wyr_batch.checks.fields import Fields
 from wyr_batch.engines.base import Engine
 from wyr_batch.engines.cuda import Gpu
 from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
-from wyr_batch.proof.compare import N_READS, PARITY_FAILED, THRESHOLDS, ParityRecord, compare, token_arrays
+from wyr_batch.proof.compare import N_READS, PROOF_FAILED, THRESHOLDS, ProofRecord, compare, token_arrays
 from wyr_batch.ranks import rank_slices
 from wyr_batch.tokens.kmers import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
 
@@ -69,8 +69,8 @@ def read_proof(path: Path, key: Mapping[str, Any]) -> Proof | None:
     try:
         found = Fields.read(path, ModelError)
         record = found.object("record")
-        verdict = record.text("verdict", one_of=(PARITY_PASSED, PARITY_FAILED))
-        proof = Proof(verdict == PARITY_PASSED, tuple(record.texts("failures")), found.number("rows_per_s", least=0))
+        verdict = record.text("verdict", one_of=(PROOF_PASSED, PROOF_FAILED))
+        proof = Proof(verdict == PROOF_PASSED, tuple(record.texts("failures")), found.number("rows_per_s", least=0))
     except ModelError:
         return None
     return proof if found.content.get("key") == key else None
@@ -98,7 +98,7 @@ def ensure_proven(engine: Engine, version: str, gpu: Gpu, threads: int) -> None:
     if proof is None:
         logger.info("%s: first use with %s here: comparing it with float32 on the CPU", engine.describe(), bundle.name)
         record = prove(engine, threads)
-        passed = record.verdict == PARITY_PASSED
+        passed = record.verdict == PROOF_PASSED
         rows_per_s = round(time_rows(engine), 2) if passed else 0.0
         content = {"key": key, "record": record.to_json(), "rows_per_s": rows_per_s}
         write_file(path, (json.dumps(content, indent=2) + "\n").encode())
@@ -112,12 +112,14 @@ def ensure_proven(engine: Engine, version: str, gpu: Gpu, threads: int) -> None:
             )
     if not proof.passed:
         raise ModelError(
-            f"{engine.describe()}: got {'; '.join(proof.failures)}, expected what float32 on the CPU "
-            f"gives. It is not used; take another --runtime or --dtype, or delete {path} to try again."
+            engine.describe(),
+            "; ".join(proof.failures),
+            "what float32 on the CPU gives",
+            f"It is not used; take another --runtime or --dtype, or delete {path} to try again.",
         )
 
 
-def prove(engine: Engine, threads: int, n_reads: int = N_READS) -> ParityRecord:
+def prove(engine: Engine, threads: int, n_reads: int = N_READS) -> ProofRecord:
     """Compare an engine with float32 on the CPU on the package's reads, or the first so many of them.
 
     Raises: MissingExtraError, ModelError.

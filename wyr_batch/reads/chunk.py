@@ -75,13 +75,13 @@ class ReadChunk:
         """
         names = [f"read{i + 1}" for i in range(len(sequences))] if ids is None else list(ids)
         if len(names) != len(sequences):
-            got = f"{len(names)} ids, expected {len(sequences)}"
-            raise InputError(f"{source}: got {got}. Give one id for each sequence.")
+            raise InputError(source, f"{len(names)} ids", len(sequences), "Give one id for each sequence.")
         encoded = [text.strip().encode("utf-8", "backslashreplace") for text in sequences]
         for i, sequence in enumerate(encoded):
             if odd := sequence.translate(None, SEQUENCE_BYTES):
-                got = f"{source}, sequence {i + 1}: got {shown(odd[:1])} in {shown(sequence)}"
-                raise InputError(f"{got}, expected letters, '*', '-' or '.'. Check where it comes from.")
+                got = f"{shown(odd[:1])} in {shown(sequence)}"
+                where, expected = f"{source}, sequence {i + 1}", "letters, '*', '-' or '.'"
+                raise InputError(where, got, expected, "Check where it comes from.")
         columns = columns_from(names, [0] * len(names), encoded)
         return cls(columns.ids, columns.mates, columns.bases, offsets_from(columns.lengths), source, 1)
 

@@ -32,6 +32,8 @@ class ReadsDigest:
         """Raise OtherReadsError unless the reads so far are those of an earlier run."""
         if tuple(expected) != self.values:
             raise OtherReadsError(
-                f"{source}, record {n_reads:,} and before: got other reads than those already explained, expected the "
-                "same. Give the inputs of the run that is resumed, or start anew with --overwrite."
+                f"{source}, record {n_reads:,} and before",
+                "other reads than those already explained",
+                "the same",
+                "Give the inputs of the run that is resumed, or start anew with --overwrite.",
             )

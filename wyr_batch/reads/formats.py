@@ -51,12 +51,12 @@ def detect_format(source: ByteSource, name: str) -> str:
     except DamagedStream as damage:
         if not text:
             problem = damage.problem
-            raise InputError(f"{name}: got {problem.got}, expected {problem.expected}. {problem.advice}") from None
+            raise InputError(name, problem.got, problem.expected, problem.advice) from None
     if not head:
         return EMPTY
     if not text:
         unpacked = "" if source.compression == "none" else f" after unpacking ({source.compression})"
-        raise InputError(f"{name}: got nothing but blank lines{unpacked}, expected {EXPECTED}. {_CHECK}")
+        raise InputError(name, f"nothing but blank lines{unpacked}", EXPECTED, _CHECK)
     source.put_back(head.removeprefix(b"\xef\xbb\xbf"))
     if head.startswith(b"BAM\1"):
         return "BAM"
@@ -68,10 +68,10 @@ def detect_format(source: ByteSource, name: str) -> str:
         return "FASTQ" if text[:1] == b"@" else "FASTA"
     for pattern, what, advice in _KNOWN:
         if re.match(pattern, head):
-            raise InputError(f"{name}: got {what}, expected {EXPECTED}. {advice}")
+            raise InputError(name, what, EXPECTED, advice)
     start = text[:60].splitlines()[0]
     what = "text" if start.isascii() and start.decode().isprintable() else "unknown data"
-    raise InputError(f"{name}: got {what} starting with {shown(start)}, expected {EXPECTED}. {_CHECK}")
+    raise InputError(name, f"{what} starting with {shown(start)}", EXPECTED, _CHECK)
 
 
 def _is_enough(text: bytes) -> bool:

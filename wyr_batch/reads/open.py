@@ -60,7 +60,7 @@ class Reads:
         """
         for name, value in (("chunk_reads", chunk_reads), ("chunk_bases", chunk_bases)):
             if value < 1:
-                raise UsageError(f"{name}: got {value}, expected at least 1. Give a larger number.")
+                raise UsageError(name, value, "at least 1", "Give a larger number.")
         self.path = os.fspath(path)
         self.n_reads = self.n_bases = self.n_skipped = 0
         self._name = STDIN_NAME if self.path == "-" else shown_path(self.path)
@@ -75,7 +75,7 @@ class Reads:
         except OSError as error:
             self.close()
             got = f"a read error ({error.strerror or error})"
-            raise InputError(f"{self._name}: got {got}, expected a readable file. {CUT}") from None
+            raise InputError(self._name, got, "a readable file", CUT) from None
         except BaseException:
             self.close()
             raise
@@ -131,8 +131,10 @@ class Reads:
         """Say that the file holds no read. Raises: InputError if it holds records, and all of them were skipped."""
         if self.n_skipped:
             raise InputError(
-                f"{self._name}: got {self.n_skipped:,} secondary or supplementary alignments and nothing else, "
-                "expected reads. Give the primary ones as well."
+                self._name,
+                f"{self.n_skipped:,} secondary or supplementary alignments and nothing else",
+                "reads",
+                "Give the primary ones as well.",
             )
         got = "0 bytes" if self.format == EMPTY else f"a {self.format} header and no records"
         self._warn(f"{self._name}: {got}, so no reads.")
@@ -204,8 +206,7 @@ class Reads:
         read = "" if problem.read_id is None else f", read {shown(problem.read_id)}"
         line = f", line {self._line + problem.line + 1}" if problem.line >= 0 else ""
         return InputError(
-            f"{self._name}{read}, record {self._record + 1}{line}: got {problem.got}, "
-            f"expected {problem.expected}. {problem.advice}"
+            f"{self._name}{read}, record {self._record + 1}{line}", problem.got, problem.expected, problem.advice
         )
 
 

@@ -37,8 +37,10 @@ def paired_chunks(first: Reads, second: Reads) -> Generator[ReadChunk, None, Non
             if one is not two:
                 short, long = (first, second) if one is None else (second, first)
                 raise InputError(
-                    f"{short.path}, record {n_pairs + 1}: got the end of the file after {n_pairs:,} reads, expected a "
-                    f"mate for every read of {long.path}. {_ADVICE}"
+                    f"{short.path}, record {n_pairs + 1}",
+                    f"the end of the file after {n_pairs:,} reads",
+                    f"a mate for every read of {long.path}",
+                    _ADVICE,
                 )
             return
         n = min(len(one), len(two))
@@ -49,8 +51,10 @@ def paired_chunks(first: Reads, second: Reads) -> Generator[ReadChunk, None, Non
                 yield pairs.part(0, 2 * odd)
             names = [shown(name) for name in pairs.ids[2 * odd : 2 * odd + 2].to_pylist()]
             raise InputError(
-                f"{first.path} and {second.path}, record {n_pairs + odd + 1}: got {names[0]} and {names[1]}, expected "
-                f"mates of one name. {_ADVICE}"
+                f"{first.path} and {second.path}, record {n_pairs + odd + 1}",
+                f"{names[0]} and {names[1]}",
+                "mates of one name",
+                _ADVICE,
             )
         yield pairs
         n_pairs += n
@@ -74,15 +78,19 @@ def interleaved_chunks(reads: Reads) -> Iterator[ReadChunk]:
         if odd is not None:
             names = [shown(name) for name in chunk.ids[2 * odd : 2 * odd + 2].to_pylist()]
             raise InputError(
-                f"{reads.path}, record {2 * (n_pairs + odd) + 1}: got {names[0]} followed by {names[1]}, expected two "
-                "mates of one name. Leave --interleaved out if reads are not paired."
+                f"{reads.path}, record {2 * (n_pairs + odd) + 1}",
+                f"{names[0]} followed by {names[1]}",
+                "two mates of one name",
+                "Leave --interleaved out if reads are not paired.",
             )
         n_pairs += n
         waiting = chunk.part(2 * n, len(chunk)) if len(chunk) > 2 * n else None
     if waiting is not None:
         raise InputError(
-            f"{reads.path}, read {shown(waiting.ids[0].as_py())}, record {2 * n_pairs + 1}: got the end of the file, "
-            "expected the read's mate. The file was cut, or its reads are not interleaved."
+            f"{reads.path}, read {shown(waiting.ids[0].as_py())}, record {2 * n_pairs + 1}",
+            "the end of the file",
+            "the read's mate",
+            "The file was cut, or its reads are not interleaved.",
         )
 
 

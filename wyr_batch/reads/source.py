@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO, NamedTuple
 
-import pyarrow as pa
-
 from wyr_batch.checks.files import reason_of, shown_path
 from wyr_batch.errors import InputError
 
@@ -33,6 +31,7 @@ EXPECTED = "reads in FASTQ, FASTA, SAM, BAM or CRAM, plain or packed with gzip, 
 
 _PACKED_BYTES = 1 << 17  # at a time: each gzip member in them costs a copy of those after it
 _TAIL_BYTES = 64
+_ZSTD_STEP_BYTES, _ZSTD_WINDOW_LOG = 1 << 12, 27
 _ZSTD_MAGIC, _ZSTD_SKIPPABLE = b"\x28\xb5\x2f\xfd", b"\x2a\x4d\x18"
 
 
@@ -155,38 +154,35 @@ class ByteSource:
             raise DamagedStream("the end of the file inside gzip data", "whole gzip data with their checksum")
 
     def _zstd(self) -> Iterator[bytes]:
-        stream = pa.CompressedInputStream(pa.PythonFile(_Packed(self._packed), mode="r"), "zstd")
-        n_bytes = min(self._block_bytes, _PACKED_BYTES)
-        while True:
-            # A failed read has still written what it had unpacked; text has no NUL, so its end can be told.
-            block = bytearray(n_bytes)
-            try:
-                n = stream.readinto(block)
-            except OSError as error:
-                yield bytes(block).rstrip(b"\0")
-                if "too much memory" in str(error) or "Window" in str(error):
-                    raise DamagedStream("zstd data with a window over 128 MiB", "one of at most that", _LONG) from None
-                raise DamagedStream(f"damaged or cut zstd data ({error})", "data that unpack") from None
-            if n == 0:
-                return
-            yield bytes(memoryview(block)[:n])
+        zstd = _import_zstd()
+        options = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+        frame: Any = None
+        while data := self._packed():
+            # In small steps, since a call that fails keeps what it had unpacked.
+            for start in range(0, len(data), _ZSTD_STEP_BYTES):
+                piece = data[start : start + _ZSTD_STEP_BYTES]
+                while piece or not (frame is None or frame.needs_input):
+                    frame = frame or zstd.ZstdDecompressor(options=options)
+                    try:
+                        yield frame.decompress(piece, self._block_bytes)
+                    except zstd.ZstdError as error:
+                        if "too much memory" in str(error):
+                            got = "zstd data with a window over 128 MiB"
+                            raise DamagedStream(got, "one of at most that", _LONG) from None
+                        raise DamagedStream(f"damaged zstd data ({error})", "data that unpack") from None
+                    piece = frame.unused_data
+                    frame = None if frame.eof else frame
+        if frame is not None:
+            raise DamagedStream("the end of the file inside zstd data", "whole zstd data")
 
 
-class _Packed:
-    """The little of a file that Arrow asks for."""
-
-    closed = False
-
-    def __init__(self, packed: Callable[[], bytes]) -> None:
-        self._packed, self._left = packed, b""
-
-    def read(self, n_bytes: int) -> bytes:
-        data = self._left or self._packed()
-        self._left = data[n_bytes:]
-        return data[:n_bytes]
-
-    def close(self) -> None:
-        self.closed = True
+def _import_zstd() -> Any:
+    """Return Python's module for zstd, which is a package of its own before 3.14."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
 
 
 def _until_error(member: Any, packed: bytes) -> bytes:
@@ -207,12 +203,12 @@ def open_file(path: str) -> tuple[BinaryIO, int | None]:
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115 (Reads closes it)
     except IsADirectoryError:
-        raise InputError(f"{name}: got a folder, expected {EXPECTED}. Give the files in it.") from None
+        raise InputError(name, "a folder", EXPECTED, "Give the files in it.") from None
     except FileNotFoundError:
-        raise InputError(f"{name}: got no such file, expected {EXPECTED}. Check the path.") from None
+        raise InputError(name, "no such file", EXPECTED, "Check the path.") from None
     except (OSError, ValueError) as error:
         got = reason_of(error)
-        raise InputError(f"{name}: got {got!r} on opening, expected a readable file. Check its rights.") from None
+        raise InputError(name, f"{got!r} on opening", "a readable file", "Check its rights.") from None
     status = os.fstat(file.fileno())
     return file, status.st_size if stat.S_ISREG(status.st_mode) else None
 
@@ -220,11 +216,11 @@ def open_file(path: str) -> tuple[BinaryIO, int | None]:
 def _open_stdin() -> BinaryIO:
     """Return standard input, unbuffered: a thread that waits in a buffered one holds its lock, and Python then dies."""
     if sys.stdin is None:
-        raise InputError(f"<stdin>: got a closed standard input, expected {EXPECTED}. Give it, or name a file.")
+        raise InputError("<stdin>", "a closed standard input", EXPECTED, "Give it, or name a file.")
     try:
         return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     except (OSError, ValueError):  # a stand-in without a file descriptor, or closed since
         pass
     if sys.stdin.closed:
-        raise InputError(f"<stdin>: got a closed standard input, expected {EXPECTED}. Give it, or name a file.")
+        raise InputError("<stdin>", "a closed standard input", EXPECTED, "Give it, or name a file.")
     return sys.stdin.buffer

@@ -52,12 +52,10 @@ def input_list(files: Sequence[str], listed_in: Path | None) -> tuple[str, ...]:
         lines = listed_in.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
         got = f"{reason_of(error)!r} for {shown_path(listed_in)}"
-        raise UsageError(f"--infile-list: got {got}, expected a text file. Check the path.") from None
+        raise UsageError("--infile-list", got, "a text file", "Check the path.") from None
     names = [os.fsdecode(line.strip()) for line in lines if line.strip()]
     if odd := next((name for name in names if "\0" in name), None):
-        raise UsageError(
-            f"--infile-list: got {shown_path(odd[:40])!r} in {listed_in}, expected a name a line, as text."
-        )
+        raise UsageError("--infile-list", f"{shown_path(odd[:40])!r} in {listed_in}", "a name a line, as text")
     return (*files, *names)
 
 
@@ -70,9 +68,7 @@ def check_distinct(inputs: Sequence[str], paired: bool) -> None:
             continue
         file = (status.st_dev, status.st_ino)
         if paired and i % 2 and known.get(file) == inputs[i - 1]:
-            raise UsageError(
-                f"--paired: got {shown_path(path)} as first and as second mates, expected two files: R1 R2."
-            )
+            raise UsageError("--paired", f"{shown_path(path)} as first and as second mates", "two files: R1 R2")
         if file in known:
             logger.warning("%s: given twice (as %s): its reads are rows twice", *map(shown_path, (path, known[file])))
         known[file] = path
@@ -173,6 +169,8 @@ def read_new(
             yield chunk, digest.add(chunk)
     if left:
         raise OtherReadsError(
-            f"{shown_path(inputs.paths[-1])}: got the end after {n_skip - left:,} reads, expected the {n_skip:,} that "
-            "were explained before and more. Give the inputs of the resumed run, or start anew with --overwrite."
+            shown_path(inputs.paths[-1]),
+            f"the end after {n_skip - left:,} reads",
+            f"the {n_skip:,} that were explained before and more",
+            "Give the inputs of the resumed run, or start anew with --overwrite.",
         )

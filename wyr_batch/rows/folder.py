@@ -81,24 +81,19 @@ def check_output(output: Path, dataset: bool, may_exist: bool) -> None:
     shown = shown_path(folder)
     there = look_at(folder, OutputError)
     if there and not is_folder(folder, OutputError):
-        raise OutputError(f"{shown}: got a file, expected a folder for parts, or nothing. Move it, or name another -o.")
+        raise OutputError(shown, "a file", "a folder for parts, or nothing", "Move it, or name another -o.")
     if there and (foreign := foreign_in(folder)) is not None:
         advice = f"Name a file in it, as {shown}/masks.parquet, or another folder." if dataset else "Move it elsewhere."
         raise OutputError(
-            f"{shown}: got a folder that holds {shown_path(foreign)}, which this tool did not write, expected an empty "
-            f"one. {advice}"
+            shown, f"a folder that holds {shown_path(foreign)}, which this tool did not write", "an empty one", advice
         )
     if may_exist:
         return
     if not dataset and look_at(output, OutputError):
-        raise OutputError(
-            f"{shown_path(output)}: got a file that exists, expected a new name. Use --overwrite to replace it."
-        )
+        raise OutputError(shown_path(output), "a file that exists", "a new name", "Use --overwrite to replace it.")
     if there and (_names(folder) or not dataset):
         what = "a folder with rows of a run" if dataset else "parts of a run that did not end"
-        raise OutputError(
-            f"{shown}: got {what}, expected none. Use --resume to go on with it, or --overwrite to start anew."
-        )
+        raise OutputError(shown, what, "none", "Use --resume to go on with it, or --overwrite to start anew.")
 
 
 def lock_folder(folder: Path) -> IO[str]:
@@ -111,15 +106,13 @@ def lock_folder(folder: Path) -> IO[str]:
         lock = (folder / LOCK_NAME).open("a")
     except OSError as error:
         got = reason_of(error)
-        raise OutputError(
-            f"{shown_path(folder)}: got '{got}', expected a folder to write parts to. Mend that."
-        ) from None
+        raise OutputError(shown_path(folder), f"'{got}'", "a folder to write parts to", "Mend that.") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
         raise OutputError(
-            f"{shown_path(folder)}: got a run that is still writing there, expected none. Wait for it, or stop it."
+            shown_path(folder), "a run that is still writing there", "none", "Wait for it, or stop it."
         ) from None
     except OSError:
         pass  # some network file systems have no locks
@@ -137,7 +130,7 @@ def footer_of(path: Path) -> dict[str, Any]:
         return {key.decode(): parse_json(value) for key, value in metadata.items() if key.startswith(b"wyr")}
     except (OSError, pa.ArrowException, ValueError) as error:
         got = str(error)[:100]
-        raise OutputError(f"{shown_path(path)}: got '{got}', expected a Parquet file of this tool.") from None
+        raise OutputError(shown_path(path), f"'{got}'", "a Parquet file of this tool") from None
 
 
 def part_fields(path: Path) -> Fields:
@@ -151,7 +144,7 @@ def _names(folder: Path) -> list[str]:
         return sorted(os.listdir(folder)) if is_folder(folder, OutputError) else []
     except OSError as error:
         got = reason_of(error)
-        raise OutputError(f"{shown_path(folder)}: got '{got}', expected a folder that can be listed.") from None
+        raise OutputError(shown_path(folder), f"'{got}'", "a folder that can be listed") from None
 
 
 def _has_manifest(folder: Path) -> bool:

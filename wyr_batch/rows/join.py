@@ -1,8 +1,9 @@
 """Join Parquet files of one schema without decoding them: row groups are copied byte for byte, footers are merged.
 
 A footer says where in the file each column of each row group lies. Joined, a file's row groups move by a constant, so
-every such offset is shifted; all else in a footer is copied as it stands. Source: Thrift's compact protocol and
-parquet-format's parquet.thrift. pyarrow reads, merges and writes the shifted footers.
+every such offset is shifted; all else in a footer is copied as it stands. A field that we do not know might be an
+offset, and is refused. Source: Thrift's compact protocol and parquet.thrift of parquet-format 2.13. pyarrow reads,
+merges and writes the shifted footers.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ _OFFSETS = {
     (4, 1, 3, 14),
 }
 
+# Last field of each struct on the way to an offset.
+_KNOWN_FIELDS = {(): 9, (4,): 7, (4, 1): 9, (4, 1, 3): 17}
+
+
+class UnknownField(Exception):
+    """A footer has a field that is newer than this module."""
+
 
 class DamagedPart(Exception):
     """A file's data are not those that were written."""
@@ -63,6 +71,8 @@ class _Shifter:
                 return
             delta, kind = header >> 4, header & 15
             number = number + delta if delta else _unzigzag(self._varint())
+            if number > _KNOWN_FIELDS.get(path, number):
+                raise UnknownField(f"field {'.'.join(map(str, (*path, number)))}")
             self.out += self._in[start : self._at]
             if kind not in _BOOLS:  # a boolean field has its value in its type
                 self._copy_value(kind, (*path, number))
@@ -152,7 +162,8 @@ def join_parquet(
         metadata: more for its footer, each as JSON under its key with `wyr_` before it.
         crc32s: of each file's data, from behind its magic to its footer; None where it is not known.
     Returns: its rows.
-    Raises: OSError, pa.ArrowInvalid, RuntimeError if a file is not whole or has another schema; DamagedPart.
+    Raises: OSError, pa.ArrowInvalid, RuntimeError if a file is not whole or has another schema; DamagedPart;
+        UnknownField.
     """
     merged = _empty_footer(schema, metadata)
     out.write(_MAGIC)

@@ -69,8 +69,10 @@ def check_same_run(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]
     """Raise UsageError naming every difference, unless both are the same run."""
     if found := differences(then, now):
         raise UsageError(
-            f"--resume: got another run than the one that {folder} belongs to ({'; '.join(found)}), expected the same "
-            "inputs, model and options. Mend that, or start anew with --overwrite."
+            "--resume",
+            f"another run than the one that {folder} belongs to ({'; '.join(found)})",
+            "the same inputs, model and options",
+            "Mend that, or start anew with --overwrite.",
         )
 
 
@@ -87,8 +89,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     fields = Fields.read(path, OutputError, "Use --overwrite.")
     version = fields.whole("schema_version")
     if version != SCHEMA_VERSION:
-        got = f"schema_version {version}, expected {SCHEMA_VERSION}"
-        raise OutputError(f"{path}: got {got}. Resume with the wyr-batch that began the run, or use --overwrite.")
+        advice = "Resume with the wyr-batch that began the run, or use --overwrite."
+        raise OutputError(path, f"schema_version {version}", SCHEMA_VERSION, advice)
     return run_from(fields)
 
 

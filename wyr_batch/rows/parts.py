@@ -42,7 +42,7 @@ from wyr_batch.rows.folder import (
     parts_in,
     real_output,
 )
-from wyr_batch.rows.join import DamagedPart, join_parquet
+from wyr_batch.rows.join import DamagedPart, UnknownField, join_parquet
 from wyr_batch.rows.manifest import MANIFEST_NAME, check_same_run, read_manifest, run_from, write_manifest
 from wyr_batch.rows.writer import MaskWriter, footer_metadata
 
@@ -127,8 +127,10 @@ class Parts:
         where = f"{shown_path(self.output)}, footer"
         if "wyr_run" not in made:
             raise OutputError(
-                f"{where}: got no description of a run, expected that of this one: --resume cannot go on with it. "
-                "Use --overwrite to replace it."
+                where,
+                "no description of a run",
+                "that of this one: --resume cannot go on with it",
+                "Use --overwrite to replace it.",
             )
         fields = Fields(made, where, OutputError, "Use --overwrite.")
         check_same_run(self.output, run_from(fields.object("wyr_run")), self.run)
@@ -149,7 +151,7 @@ class Parts:
         while exists(path := self.part_path(self.n_parts), OutputError):
             about = part_fields(path)
             if about.whole("first_read") != self.counts.n_reads:
-                raise OutputError(f"{shown_path(path)}: got a part of another run, expected the next. Use --overwrite.")
+                raise OutputError(shown_path(path), "a part of another run", "the next", "Use --overwrite.")
             self.counts += Counts.from_json(about.object("counts"))
             self.digest = tuple(about.wholes("digest"))
             self._paths.append(path)
@@ -235,8 +237,10 @@ class Parts:
         there = set(os.listdir(self.folder))
         if missing := [path for path in self._paths if path.name not in there]:
             raise OutputError(
-                f"{missing[0]}: got no such part, nor {len(missing) - 1} others, expected what workers wrote. "
-                "Name an -o on a file system that every machine of the cluster has."
+                missing[0],
+                f"no such part, nor {len(missing) - 1} others",
+                "what workers wrote",
+                "Name an -o on a file system that every machine of the cluster has.",
             )
 
     def _write_last(self) -> None:
@@ -273,8 +277,18 @@ class Parts:
         except DamagedPart as damage:
             partial.unlink(missing_ok=True)
             raise OutputError(
-                f"{shown_path(damage.path)}: got other bytes than were written, expected them unchanged: the disk, or "
-                "something else, has damaged this part. Delete it and run the same command with --resume."
+                shown_path(damage.path),
+                "other bytes than were written",
+                "them unchanged: the disk, or something else, has damaged this part",
+                "Delete it and run the same command with --resume.",
+            ) from None
+        except UnknownField as error:
+            partial.unlink(missing_ok=True)
+            raise OutputError(
+                shown_path(self.folder),
+                f"parts whose Parquet footers have a new {error}",
+                "fields of parquet-format 2.13, which can be joined",
+                "The parts are complete, and Parquet readers take the folder as it is.",
             ) from None
         except (OSError, pa.ArrowInvalid, RuntimeError) as error:
             partial.unlink(missing_ok=True)
