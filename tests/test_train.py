@@ -258,11 +258,13 @@ def test_training_killed_and_resumed_has_the_same_loss_curve(data: Path, tmp_pat
         table = table.set_column(3 + r, rank.name, labels)
     renamed = tmp_path / "data.parquet"
     pq.write_table(table, renamed)
+    settings = tmp_path / "settings.toml"
+    settings.write_text("warm_start_steps = 6\npatience = 99\n")
 
     def words(folder: str) -> list[str]:
         fixed = "--steps 24 --evaluate-every 6 --learning-rate 1e-2 --threads 1 --validation-reads 10 --batch-reads 8"
-        given = ["--explanandum", str(explanandum), "-o", str(tmp_path / folder), "--warm-start-steps", "6"]
-        return ["train", "explainer", str(renamed), *given, *fixed.split(), "--window", "240", "--patience", "99"]
+        given = ["--explanandum", str(explanandum), "-o", str(tmp_path / folder), "--config", str(settings)]
+        return ["train", "explainer", str(renamed), *given, *fixed.split(), "--window", "240"]
 
     def curve(folder: str) -> dict[int, float]:
         lines = (tmp_path / folder / "log.jsonl").read_text().splitlines()
@@ -297,9 +299,11 @@ def test_fine_tuning_starts_from_the_encoder_given(balance: str, data: Path, tmp
     bare.mkdir()
     (bare / "config.json").write_text(sizes.to_json())
     save_file({f"esm.{k}": v for k, v in encoder.state_dict().items()}, bare / "model.safetensors")
-    fixed = "--steps 2 --evaluate-every 2 --batch-reads 4 --gradient-accumulation 2 --threads 1 --learning-rate 1e-6"
+    settings = tmp_path / "settings.toml"
+    settings.write_text("gradient_accumulation = 2\nbatch_reads = 4\nlearning_rate = 1e-6\nmin_sequences = 20\n")
+    fixed = f"--config {settings} --steps 2 --evaluate-every 2 --threads 1 --validation-reads 10"
     words = ["train", "explanandum", str(data), "-o", str(output), "--start-from", str(bare), "--balance", balance]
-    assert main([*words, *fixed.split(), "--min-sequences", "20", "--validation-reads", "10"]) == 0
+    assert main([*words, *fixed.split()]) == 0
     trained, _ = load_explanandum(output)
     assert trained.config == sizes
     for key, value in encoder.state_dict().items():
@@ -310,18 +314,7 @@ def test_fine_tuning_starts_from_the_encoder_given(balance: str, data: Path, tmp
 @pytest.mark.filterwarnings("ignore")  # of transformers' and accelerate's own making
 def test_train_resume_evaluate_export_and_run(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     explanandum, explainer = tmp_path / "explanandum", tmp_path / "explainer"
-    common = [
-        "--threads",
-        "1",
-        "--validation-reads",
-        "20",
-        "--batch-reads",
-        "16",
-        "--window",
-        "240",
-        "--patience",
-        "99",
-    ]
+    common = ["--threads", "1", "--validation-reads", "20", "--batch-reads", "16", "--window", "240"]
     sizes = [
         "--hidden-size",
         "32",

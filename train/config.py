@@ -1,6 +1,7 @@
-"""What trainings and evaluations are asked to do; every check of their options stands here.
+"""What trainings and evaluations are asked to do: every setting, with its default and its check.
 
-Nothing heavy is imported, so that a wrong option is said before torch is.
+Messages name a setting by its flag (`--steps`); one that only a --config file can give, by its field (`warmup_steps`).
+Nothing heavy is imported, so that a wrong setting is reported before torch is imported.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ MOST_SEED = 2**32 - 1  # numpy takes no more
 # What EncoderConfig.from_json reads again.
 MOST_WIDTH, MOST_LAYERS = 1 << 20, 1000
 
+POOLINGS = ("mean", "cls")
+BALANCES = ("sampling", "weights", "none")
+
 
 def check_counts(counts: Sequence[tuple[str, int | None, int]], most: int = MOST) -> None:
     """Raise UsageError for the first option whose count is below its least, or absurdly large; None: not given."""
@@ -36,21 +40,21 @@ def check_above_zero(numbers: Sequence[tuple[str, float]]) -> None:
     """Raise UsageError for the first option whose number is not finite and above 0."""
     for flag, value in numbers:
         if not 0 < value < math.inf:
-            raise UsageError(f"{flag}: got {value}, expected a finite number above 0.")
+            raise UsageError(flag, value, "a finite number above 0")
 
 
 def check_weights(numbers: Sequence[tuple[str, float]]) -> None:
     """Raise UsageError for the first option whose number is negative or not finite."""
     for flag, value in numbers:
         if not 0 <= value < math.inf:
-            raise UsageError(f"{flag}: got {value}, expected a finite number, 0 or more.")
+            raise UsageError(flag, value, "a finite number, 0 or more")
 
 
 def check_words(words: Sequence[tuple[str, str, tuple[str, ...]]]) -> None:
     """Raise UsageError for the first option whose word is none of those it may be."""
     for flag, value, known in words:
         if value not in known:
-            raise UsageError(f"{flag}: got {value!r}, expected one of {', '.join(known)}.")
+            raise UsageError(flag, f"{value!r}", f"one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,14 @@ class LoopConfig:
     """How to optimise. Defaults are the paper's: learning rate 2e-4, cosine, no warm-up, no weight decay.
 
     Attributes:
+        patience: evaluations without progress before the training stops early.
+        log_every: steps between lines of log.jsonl.
+        gradient_accumulation: batches per step.
         threads: of the CPU; 0 takes those the process may use.
     """
 
     steps: int
-    evaluate_every: int
+    evaluate_every: int = 500
     learning_rate: float = 2e-4
     warmup_steps: int = 0
     weight_decay: float = 0.0
@@ -78,21 +85,36 @@ class LoopConfig:
             [
                 ("--steps", self.steps, 1),
                 ("--evaluate-every", self.evaluate_every, 1),
-                ("--patience", self.patience, 1),
-                ("--gradient-accumulation", self.gradient_accumulation, 1),
+                ("patience", self.patience, 1),
+                ("log_every", self.log_every, 1),
+                ("gradient_accumulation", self.gradient_accumulation, 1),
             ]
         )
         check_counts([("--threads", self.threads, 0)], MOST_THREADS)
         check_counts([("--seed", self.seed, 0)], MOST_SEED)
         if not 0 <= self.warmup_steps <= self.steps:
-            raise UsageError(f"--warmup-steps: got {self.warmup_steps}, expected 0 to {self.steps}, the --steps.")
+            raise UsageError("warmup_steps", self.warmup_steps, f"0 to {self.steps}, the number of steps")
         check_above_zero([("--learning-rate", self.learning_rate)])
-        check_weights([("--weight-decay", self.weight_decay)])
+        check_weights([("weight_decay", self.weight_decay)])
 
     @property
     def n_batches(self) -> int:
         """Batches that all processes need together."""
         return self.steps * self.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@dataclass(frozen=True)
+class ExplanandumLoop(LoopConfig):
+    """How to optimise an Explanandum."""
+
+    steps: int = 4000
+
+
+@dataclass(frozen=True)
+class ExplainerLoop(LoopConfig):
+    """How to optimise an Explainer."""
+
+    steps: int = 5000
 
 
 @dataclass(frozen=True)
@@ -102,38 +124,78 @@ class ReadsConfig:
     Attributes:
         null_share: of the sequences without a finest label.
         validation_reads: drawn from the validation part.
-        min_sequences: that a finest class needs outside the test part.
     """
 
     null_share: float = 0.5
     validation_reads: int = 3000
-    min_sequences: int = 1
 
     def __post_init__(self) -> None:
         check_numbers([("--null-share", self.null_share, 0, 1)])
-        check_counts([("--validation-reads", self.validation_reads, 1), ("--min-sequences", self.min_sequences, 1)])
+        check_counts([("--validation-reads", self.validation_reads, 1)])
 
 
 @dataclass(frozen=True)
-class ExplanandumConfig:
-    """What to train; sizes default to the built-in starter's."""
+class ExplanandumReads(ReadsConfig):
+    """Which sequences and classes an Explanandum is trained on.
 
+    Attributes:
+        min_sequences: that a finest class needs outside the test part; the default gives the starter's classes.
+    """
+
+    min_sequences: int = 780
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts([("--min-sequences", self.min_sequences, 1)])
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How both trainings make batches of reads.
+
+    Attributes:
+        window_bp: longest piece of a read.
+        full_share: of the reads, those not cut shorter than the window.
+        null_leaf_weight: how much more often reads without a finest label are drawn than those of one finest class.
+        compile: the encoder, with torch.compile.
+    """
+
+    window_bp: int = 1500
+    batch_reads: int = 48
+    full_share: float = 0.5
+    null_leaf_weight: float = 8.0
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        check_counts([("--window", self.window_bp, TOKEN_BP)])
+        check_counts([("--batch-reads", self.batch_reads, 1)], MOST_BATCH_READS)
+        check_numbers([("full_share", self.full_share, 0, 1)])
+        check_weights([("null_leaf_weight", self.null_leaf_weight)])
+
+
+@dataclass(frozen=True)
+class ExplanandumConfig(BatchConfig):
+    """What to train; sizes default to the built-in starter's.
+
+    Attributes:
+        frame_loss: weight of the helper task, strand and codon phase; 0 does without it.
+        dropout: of pooled features.
+        hide_share: up to this share of the tokens is hidden, in half of the reads.
+    """
+
+    batch_reads: int = 128
     hidden_size: int = 128
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
     intermediate_size: int = 256
     pooling: str = "mean"
     balance: str = "sampling"
-    window_bp: int = 1500
-    batch_reads: int = 128
-    full_share: float = 0.5
-    null_leaf_weight: float = 8.0
     frame_loss: float = 0.5
     dropout: float = 0.1
     hide_share: float = 0.0
-    compile: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_counts(
             [
                 ("--hidden-size", self.hidden_size, 2),
@@ -143,28 +205,23 @@ class ExplanandumConfig:
             MOST_WIDTH,
         )
         check_counts([("--layers", self.num_hidden_layers, 1)], MOST_LAYERS)
-        check_numbers([("--hide-share", self.hide_share, 0, 1)])
-        _check_pieces(self)
-        check_weights([("--frame-loss", self.frame_loss)])
+        check_numbers([("hide_share", self.hide_share, 0, 1)])
+        check_weights([("frame_loss", self.frame_loss)])
         if not 0 <= self.dropout < 1:
-            raise UsageError(f"--dropout: got {self.dropout}, expected 0 or more and less than 1.")
-        check_words(
-            [
-                ("--pooling", self.pooling, ("mean", "cls")),
-                ("--balance", self.balance, ("sampling", "weights", "none")),
-            ]
-        )
+            raise UsageError("dropout", self.dropout, "0 or more and less than 1")
+        check_words([("--pooling", self.pooling, POOLINGS), ("--balance", self.balance, BALANCES)])
         self._check_heads()
 
     def _check_heads(self) -> None:
         width = self.hidden_size
         if width % 2:
-            raise UsageError(f"--hidden-size: got {width}, expected an even number: positions turn pairs of features.")
+            raise UsageError("--hidden-size", width, "an even number: positions turn pairs of features")
         if width % self.num_attention_heads or width // self.num_attention_heads % 2:
             fitting = [n for n in range(1, width // 2 + 1) if width % n == 0 and width // n % 2 == 0]
             raise UsageError(
-                f"--heads: got {self.num_attention_heads} for --hidden-size {width}, expected heads of the same even "
-                f"number of features each: {', '.join(map(str, fitting))}."
+                "--heads",
+                f"{self.num_attention_heads} for --hidden-size {width}",
+                f"heads of the same even number of features each: {', '.join(map(str, fitting))}",
             )
 
     def encoder(self) -> EncoderConfig:
@@ -180,11 +237,19 @@ class ExplanandumConfig:
 
 
 @dataclass(frozen=True)
-class ExplainerTraining:
+class ExplainerTraining(BatchConfig):
     """What to train for; the paper's batch of 48 and lambdas of 1.
 
-    a and b bound the share of a read that one class's mask may open without a penalty. The paper does not give its
-    values; 0.05 and 0.3 are those of Stalder et al. for images.
+    Attributes:
+        lambda_other: weight of the other classes' masks in the terms of area and variation.
+        area_least, area_most: the paper's a and b, which bound the share of a read that one class's mask may open
+            without a penalty. The paper does not give them; 0.05 and 0.3 are those of Stalder et al. for images.
+        complement: 'entropy' (the paper's), or 'call', which only minds the explained class.
+        entropy_scale: 'classes' (the paper's) or 'log', what the entropy is divided by.
+        sharpness, complement_sharpness: multiply the classifier's logits, for the masked read and for what is hidden.
+        rank_weights: of the classification term, coarsest first; none weighs all alike.
+        targets: 'predicted' or 'labels', the classes to explain.
+        warm_start_steps: steps that first teach where tokens speak for the class, on a share of them.
     """
 
     lambda_entropy: float = 1.0
@@ -201,61 +266,48 @@ class ExplainerTraining:
     targets: str = "predicted"
     warm_start_steps: int = 0
     warm_start_share: float = 0.45
-    batch_reads: int = 48
-    window_bp: int = 1500
-    full_share: float = 0.5
-    null_leaf_weight: float = 8.0
-    compile: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_numbers(
             [
-                ("--area-most", self.area_most, 0, 1),
-                ("--area-least", self.area_least, 0, self.area_most),
-                ("--warm-start-share", self.warm_start_share, 0, 1),
+                ("area_most", self.area_most, 0, 1),
+                ("area_least", self.area_least, 0, self.area_most),
+                ("warm_start_share", self.warm_start_share, 0, 1),
             ]
         )
-        check_counts([("--warm-start-steps", self.warm_start_steps, 0)])
-        _check_pieces(self)
+        check_counts([("warm_start_steps", self.warm_start_steps, 0)])
         check_above_zero(
             [
-                ("--sharpness", self.sharpness),
-                ("--complement-sharpness", self.complement_sharpness),
-                ("--warm-start-share", self.warm_start_share),
+                ("sharpness", self.sharpness),
+                ("complement_sharpness", self.complement_sharpness),
+                ("warm_start_share", self.warm_start_share),
             ]
         )
         check_weights(
             [
-                ("--lambda-entropy", self.lambda_entropy),
+                ("lambda_entropy", self.lambda_entropy),
                 ("--lambda-area", self.lambda_area),
-                ("--lambda-variation", self.lambda_variation),
-                ("--lambda-other", self.lambda_other),
-                *(("--rank-weights", weight) for weight in self.rank_weights),
+                ("lambda_variation", self.lambda_variation),
+                ("lambda_other", self.lambda_other),
+                *(("rank_weights", weight) for weight in self.rank_weights),
             ]
         )
         if self.rank_weights and not any(self.rank_weights):
-            raise UsageError("--rank-weights: got 0 for every rank, expected at least one above 0.")
+            raise UsageError("rank_weights", "0 for every rank", "at least one above 0")
         check_words(
             [
-                ("--complement", self.complement, ("entropy", "call")),
-                ("--entropy-scale", self.entropy_scale, ("classes", "log")),
-                ("--targets", self.targets, ("predicted", "labels")),
+                ("complement", self.complement, ("entropy", "call")),
+                ("entropy_scale", self.entropy_scale, ("classes", "log")),
+                ("targets", self.targets, ("predicted", "labels")),
             ]
         )
 
     def check_ranks(self, n_ranks: int) -> None:
         """Raise UsageError unless there is a weight for each rank, or none at all."""
         if self.rank_weights and len(self.rank_weights) != n_ranks:
-            got = f"{len(self.rank_weights)} weights, expected {n_ranks}"
-            raise UsageError(f"--rank-weights: got {got}. Give one for each rank, coarsest first.")
-
-
-def _check_pieces(config: ExplanandumConfig | ExplainerTraining) -> None:
-    """Check the options that both trainings cut their batches by."""
-    check_counts([("--window", config.window_bp, TOKEN_BP)])
-    check_counts([("--batch-reads", config.batch_reads, 1)], MOST_BATCH_READS)
-    check_numbers([("--full-share", config.full_share, 0, 1)])
-    check_weights([("--null-leaf-weight", config.null_leaf_weight)])
+            got = f"{len(self.rank_weights)} weights"
+            raise UsageError("rank_weights", got, n_ranks, "Give one for each rank, coarsest first.")
 
 
 @dataclass(frozen=True)

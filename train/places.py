@@ -49,13 +49,15 @@ def check_training_folder(folder: Path, kind: str, sources: Sequence[Source]) ->
     for bundle in list(Path(os.path.realpath(folder)).parents)[:2]:  # it holds checkpoint/explainer, too
         if exists(bundle / "bundle.json", OutputError):
             raise OutputError(
-                f"-o {shown_path(folder)}: got a folder in the bundle {shown_path(bundle)}, expected one outside it."
+                f"-o {shown_path(folder)}", f"a folder in the bundle {shown_path(bundle)}", "one outside it"
             )
     names = _names(folder)
     if names and not _is_training(folder, names, kind):
         raise OutputError(
-            f"-o {shown_path(folder)}: got a folder that no training of an {kind} made, expected a new name, an empty "
-            "folder or one of such a training. Name another."
+            f"-o {shown_path(folder)}",
+            f"a folder that no training of an {kind} made",
+            "a new name, an empty folder or one of such a training",
+            "Name another.",
         )
 
 
@@ -66,7 +68,7 @@ def _names(folder: Path) -> set[str]:
         return set(os.listdir(folder))
     except OSError as problem:
         raise OutputError(
-            f"-o {shown_path(folder)}: got '{reason_of(problem)}', expected a folder that can be listed."
+            f"-o {shown_path(folder)}", f"'{reason_of(problem)}'", "a folder that can be listed"
         ) from None
 
 
@@ -101,8 +103,10 @@ def check_evaluation_folder(folder: Path, sources: Sequence[Source]) -> None:
         for path in (page, figures):
             if exists(path, OutputError):
                 raise OutputError(
-                    f"-o {shown_path(path)}: got something that no evaluation made, for there is no {numbers.name} "
-                    f"beside it, expected nothing there. {advice}"
+                    f"-o {shown_path(path)}",
+                    f"something that no evaluation made, for there is no {numbers.name} beside it",
+                    "nothing there",
+                    advice,
                 )
         return
     Fields.read(numbers, OutputError, advice).mapping("balanced_accuracy")

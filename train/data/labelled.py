@@ -23,7 +23,7 @@ from .request import FIXED_COLUMNS
 from .sources import SPLITS
 
 NULL = -1
-_EXPECTED, _ADVICE = "expected a training Parquet", "Make one with: wyr-batch train prepare"
+_EXPECTED, _ADVICE = "a training Parquet", "Make one with: wyr-batch train prepare"
 Int64s = npt.NDArray[np.int64]
 
 
@@ -80,8 +80,9 @@ def choose_ranks(
     if not kept:
         most = max(counts.values(), default=0)
         raise UsageError(
-            f"--min-sequences: got {min_sequences}, expected at most {most}, what the largest {names[-1]} of "
-            f"{shown_path(source)} has outside the test part."
+            "--min-sequences",
+            min_sequences,
+            f"at most {most}, what the largest {names[-1]} of {shown_path(source)} has outside the test part",
         )
     rows = [i for i, label in enumerate(columns[-1]) if label is None or label in kept]
     ranks = [
@@ -90,15 +91,17 @@ def choose_ranks(
     ]
     for rank in ranks:
         if not rank.labels:
-            raise InputError(f"{shown_path(source)}, column {rank.name!r}: got no label, expected some.")
+            raise InputError(f"{shown_path(source)}, column {rank.name!r}", "no label", "some")
     return ranks
 
 
 def _labels(table: pa.Table, name: str, source: str | Path) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise InputError(
-            f"{shown_path(source)}: got the ranks {', '.join(rank_names(table))}, expected {name!r} too, a rank of the "
-            "classifier. Name the table that it was trained on, or prepare one with its ranks."
+            shown_path(source),
+            f"the ranks {', '.join(rank_names(table))}",
+            f"{name!r} too, a rank of the classifier",
+            "Name the table that it was trained on, or prepare one with its ranks.",
         )
     return table[name].cast(pa.string())
 
@@ -132,8 +135,10 @@ def load_reads(
     rows = np.flatnonzero(keep)
     if not len(rows):
         raise InputError(
-            f"{shown_path(source)}, split {split!r}: got no sequence of the chosen classes among {len(table)}, "
-            "expected at least one. Prepare more sequences, or another share for this part."
+            f"{shown_path(source)}, split {split!r}",
+            f"no sequence of the chosen classes among {len(table)}",
+            "at least one",
+            "Prepare more sequences, or another share for this part.",
         )
     sequences = table["sequence"].take(pa.array(rows)).combine_chunks()
     if isinstance(sequences, pa.ChunkedArray):
@@ -150,14 +155,14 @@ def read_table(path: Path) -> pa.Table:
     """Read a Parquet file that `train prepare` wrote. Raises: InputError naming what it is not."""
     status = look_at(path)
     if status is not None and not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{shown_path(path)}: got {kind_of(status)}, {_EXPECTED}. {_ADVICE}")
+        raise InputError(shown_path(path), kind_of(status), _EXPECTED, _ADVICE)
     try:
         with pq.ParquetFile(path) as file:
             _check_columns(file.schema_arrow, path)
             table = file.read()
     except (OSError, pa.ArrowException) as error:
         got = " ".join(str(error).split())[:100] if status else "no such file"
-        raise InputError(f"{shown_path(path)}: got '{got}', {_EXPECTED}. {_ADVICE}") from None
+        raise InputError(shown_path(path), f"'{got}'", _EXPECTED, _ADVICE) from None
     _check_values(table, path)
     return table
 
@@ -167,17 +172,17 @@ def _check_columns(schema: pa.Schema, path: Path) -> None:
     shown = shown_path(path)
     for name in FIXED_COLUMNS:
         if name not in schema.names:
-            raise InputError(f"{shown}: got no column {name!r}, {_EXPECTED}. {_ADVICE}")
+            raise InputError(shown, f"no column {name!r}", _EXPECTED, _ADVICE)
     if set(schema.names) == set(FIXED_COLUMNS):
-        raise InputError(f"{shown}: got no column of labels, expected one for each rank. {_ADVICE}")
+        raise InputError(shown, "no column of labels", "one for each rank", _ADVICE)
     for field in schema:
         kind = field.type
         if pa.types.is_dictionary(kind) and field.name not in ("header", "sequence"):
             kind = kind.value_type
         if schema.names.count(field.name) > 1:
-            raise InputError(f"{shown}, column {field.name!r}: got it more than once, expected it once. {_ADVICE}")
+            raise InputError(f"{shown}, column {field.name!r}", "it more than once", "it once", _ADVICE)
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise InputError(f"{shown}, column {field.name!r}: got {field.type}, expected text. {_ADVICE}")
+            raise InputError(f"{shown}, column {field.name!r}", field.type, "text", _ADVICE)
     ranks = [name for name in schema.names if name not in FIXED_COLUMNS]
     check_rank_names(ranks, shown, InputError)
 
@@ -185,7 +190,7 @@ def _check_columns(schema: pa.Schema, path: Path) -> None:
 def _check_values(table: pa.Table, path: Path) -> None:
     """Raise InputError naming the first row without a name, with an unknown split, or with no ASCII sequence."""
     if not len(table):
-        raise InputError(f"{shown_path(path)}: got no row, expected labelled sequences. {_ADVICE}")
+        raise InputError(shown_path(path), "no row", "labelled sequences", _ADVICE)
     sequence = table["sequence"]
     is_bases = pc.and_(pc.string_is_ascii(sequence), pc.greater(pc.binary_length(sequence), 0))
     for name, is_right, expected in (
@@ -196,6 +201,4 @@ def _check_values(table: pa.Table, path: Path) -> None:
         row = pc.index(is_right, False).as_py()
         if row >= 0:
             got = repr(table[name][row].as_py())[:60]
-            raise InputError(
-                f"{shown_path(path)}, column {name!r}, row {row + 1}: got {got}, expected {expected}. {_ADVICE}"
-            )
+            raise InputError(f"{shown_path(path)}, column {name!r}, row {row + 1}", got, expected, _ADVICE)

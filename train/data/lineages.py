@@ -61,15 +61,13 @@ class Taxonomy:
             folder, self.date = (path, _file_date(path)) if is_folder(path) else _unpack(path, Path(tmp))
             missing = [name for name in _FILES if not is_file(folder / name)]
             if missing:
-                raise InputError(
-                    f"{shown_path(path)}: got no {missing[0]}, expected {', '.join(_FILES)}. Get NCBI's taxdump.tar.gz."
-                )
+                raise InputError(shown_path(path), f"no {missing[0]}", ", ".join(_FILES), "Get NCBI's taxdump.tar.gz.")
             nodes, names, merged = (str(folder / name) for name in _FILES)
             try:
                 self._tree = taxopy.TaxDb(nodes_dmp=nodes, names_dmp=names, merged_dmp=merged)
             except (ValueError, IndexError, KeyError, OSError) as error:
                 raise InputError(
-                    f"{shown_path(path)}: got '{reason_of(error)}', expected an NCBI taxonomy dump. Get it again."
+                    shown_path(path), f"'{reason_of(error)}'", "an NCBI taxonomy dump", "Get it again."
                 ) from None
 
     def lineage(self, taxid: int) -> Lineage:
@@ -113,7 +111,6 @@ def _unpack(archive: Path, folder: Path) -> tuple[Path, str]:
                         date = datetime.fromtimestamp(member.mtime, UTC).date().isoformat()
     except (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
-            f"{shown_path(archive)}: got '{reason_of(error)}', expected a directory, .tar.gz or .zip of an NCBI "
-            "taxonomy dump."
+            shown_path(archive), f"'{reason_of(error)}'", "a directory, .tar.gz or .zip of an NCBI taxonomy dump"
         ) from None
     return folder, date

@@ -110,8 +110,10 @@ def fetched_markers(folder: Path) -> Iterator[Path]:
     """
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise InputError(
-            f"{DEBIAN_PACKAGE}: got no apt-get on this machine, expected Debian or Ubuntu. "
-            "Unpack markers.fasta from the package elsewhere and name it on the command line."
+            DEBIAN_PACKAGE,
+            "no apt-get on this machine",
+            "Debian or Ubuntu",
+            "Unpack markers.fasta from the package elsewhere and name it on the command line.",
         )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,14 +123,18 @@ def fetched_markers(folder: Path) -> Iterator[Path]:
         debs = list(Path(tmp).glob("*.deb"))
         if done.returncode or not debs:
             raise InputError(
-                f"{DEBIAN_PACKAGE}: got '{done.stderr.strip()[-200:]}' from apt-get download, expected a .deb. "
-                "Run apt-get update, or name a markers.fasta on the command line."
+                DEBIAN_PACKAGE,
+                f"'{done.stderr.strip()[-200:]}' from apt-get download",
+                "a .deb",
+                "Run apt-get update, or name a markers.fasta on the command line.",
             )
         done = subprocess.run(["dpkg-deb", "-x", str(debs[0]), tmp], capture_output=True, text=True)
         if done.returncode:
             raise InputError(
-                f"{DEBIAN_PACKAGE}: got '{done.stderr.strip()[-200:]}' from dpkg-deb -x, expected the files of a .deb. "
-                "Is the disk full? Else unpack it elsewhere and name its markers.fasta."
+                DEBIAN_PACKAGE,
+                f"'{done.stderr.strip()[-200:]}' from dpkg-deb -x",
+                "the files of a .deb",
+                "Is the disk full? Else unpack it elsewhere and name its markers.fasta.",
             )
         yield Path(tmp) / DEBIAN_PATH
 

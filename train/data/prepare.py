@@ -202,8 +202,10 @@ def check_output(output: Path, sources: Sequence[Source]) -> None:
         is_ours = False
     if not is_ours:
         raise OutputError(
-            f"-o {shown_path(output)}: got a file that train prepare did not write, expected a new name or a training "
-            "Parquet to replace. Name another."
+            f"-o {shown_path(output)}",
+            "a file that train prepare did not write",
+            "a new name or a training Parquet to replace",
+            "Name another.",
         )
 
 
@@ -236,8 +238,7 @@ def prepare(
             held = _write_unsplit(pieces, ranks, unsplit, rule, counts, incomplete)
             if not counts.kept:
                 raise InputError(
-                    f"{shown_path(output)}: got no sequence to write, expected at least one. Dropped: "
-                    f"{dict(counts.dropped)}."
+                    shown_path(output), "no sequence to write", "at least one", f"Dropped: {dict(counts.dropped)}."
                 )
             found = np.bincount(held, minlength=3)
             counts.by_split.update({name: int(n) for name, n in zip(SPLITS, found, strict=True)})
@@ -319,7 +320,7 @@ def _given_splits(piece: Piece, rule: SplitRule) -> npt.NDArray[np.int8]:
     names = piece.splits if rule.kind == "column" else [split_of(header) for header in piece.headers]
     strange = next((name for name in names or [] if name not in SPLITS), None)
     if strange is not None:
-        raise InputError(f"split column: got {strange!r}, expected {', '.join(SPLITS)}.")
+        raise InputError("split column", f"{strange!r}", ", ".join(SPLITS))
     return np.array([SPLITS.index(name) for name in names or []], np.int8)
 
 

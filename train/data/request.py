@@ -39,8 +39,9 @@ class SplitRule:
         check_counts([("--seed", self.seed, 0)], MOST_SEED)
         if self.test_share + self.validation_share >= 1:
             raise UsageError(
-                f"--test-share, --validation-share: got {self.test_share} and {self.validation_share}, expected a sum "
-                "below 1: the rest is for training."
+                "--test-share, --validation-share",
+                f"{self.test_share} and {self.validation_share}",
+                "a sum below 1: the rest is for training",
             )
 
 
@@ -60,7 +61,7 @@ def check_training_ranks(ranks: Sequence[str]) -> None:
     check_rank_names(ranks, "--ranks", UsageError)
     for rank in ranks:
         if rank.lower() in FIXED_COLUMNS:
-            raise UsageError(f"--ranks: got {rank!r}, a column that every training Parquet has, expected another name.")
+            raise UsageError("--ranks", f"{rank!r}, a column that every training Parquet has", "another name")
 
 
 def checked_files(paths: Sequence[Path]) -> list[Path]:
@@ -72,19 +73,17 @@ def checked_files(paths: Sequence[Path]) -> list[Path]:
         elif is_folder(path):
             found = sorted(path.rglob(f"*{FRAGMENTS}"))
             if not found:
-                raise InputError(
-                    f"{shown_path(path)}: got no *{FRAGMENTS} in this directory, expected a BERTax tree or a file."
-                )
+                raise InputError(shown_path(path), f"no *{FRAGMENTS} in this directory", "a BERTax tree or a file")
             files += found
         elif exists(path):
             files.append(path)
         else:
-            raise InputError(f"{shown_path(path)}: got no such file, expected labelled sequences. Check the path.")
+            raise InputError(shown_path(path), "no such file", "labelled sequences", "Check the path.")
     places = Counter(map(os.path.realpath, files))
     for path in files:
         if places[os.path.realpath(path)] > 1:
             raise UsageError(
-                f"SOURCES: got {shown_path(path)} more than once, expected it once: a sequence would be in two parts."
+                "SOURCES", f"{shown_path(path)} more than once", "it once: a sequence would be in two parts"
             )
     return files
 
@@ -105,25 +104,22 @@ def check_request(
         if name is None:
             continue
         if not name.strip():
-            raise UsageError(f"{flag}: got the name {name!r}, expected that of a column.")
+            raise UsageError(flag, f"the name {name!r}", "that of a column")
         if name in ranks or name in taken:
             other = taken.get(name, "--ranks")
-            raise UsageError(f"{flag}: got {name!r}, which {other} names too, expected a column of its own.")
+            raise UsageError(flag, f"{name!r}, which {other} names too", "a column of its own")
         taken[name] = flag
     tables = [path for path in files if is_table(path)]
     others = [path for path in files if not is_table(path)]
     if columns.taxid is not None and (taxdump is None or not tables):
         got = "no --taxdump" if taxdump is None else "no table among SOURCES"
-        raise UsageError(f"--taxid-column: got {got}, expected tables with taxids, and --taxdump to look them up in.")
+        raise UsageError("--taxid-column", got, "tables with taxids, and --taxdump to look them up in")
     if columns.sequence != COLUMNS.sequence and not tables:
-        raise UsageError(f"--sequence-column: got {columns.sequence!r} but no table among SOURCES, expected one.")
+        raise UsageError("--sequence-column", f"{columns.sequence!r} but no table among SOURCES", "one")
     if taxids is not None and all(path.name.endswith(FRAGMENTS) for path in others):
-        raise UsageError("--taxids: got no FASTA among SOURCES, expected one whose ids to look up. Leave it out.")
+        raise UsageError("--taxids", "no FASTA among SOURCES", "one whose ids to look up", "Leave it out.")
     if others and taxdump is None:
-        raise UsageError(
-            f"{shown_path(others[0])}: got taxids and no taxonomy, expected --taxdump. Name NCBI's taxdump.tar.gz."
-        )
+        raise UsageError(shown_path(others[0]), "taxids and no taxonomy", "--taxdump", "Name NCBI's taxdump.tar.gz.")
     if others and split_column is not None:
-        raise UsageError(
-            f"{shown_path(others[0])}: got no split column in this kind of file. Use --split stratified or hash."
-        )
+        got, advice = "a kind of file that has no columns", "Use --split stratified or hash."
+        raise UsageError(shown_path(others[0]), got, f"tables with the column {split_column!r}", advice)

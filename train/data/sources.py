@@ -75,7 +75,7 @@ def read_taxids(path: Path) -> dict[str, int]:
         got, advice = f"'{reason_of(problem)}'", "Check the path."
     except UnicodeDecodeError:
         got, advice = "bytes that are not UTF-8", "Unpack it first, if it is packed."
-    raise InputError(f"{shown_path(path)}: got {got}, expected a table of ids and taxids. {advice}")
+    raise InputError(shown_path(path), got, "a table of ids and taxids", advice)
 
 
 def _taxids(lines: Iterable[str], path: Path) -> dict[str, int]:
@@ -94,7 +94,7 @@ def _taxids(lines: Iterable[str], path: Path) -> dict[str, int]:
                 taxids[fields[0]] = int(fields[1])
         except (ValueError, IndexError):
             raise InputError(
-                f"{shown_path(path)}, line {number}: got {line.rstrip()[:60]!r}, expected an id, a tab and a taxid."
+                f"{shown_path(path)}, line {number}", f"{line.rstrip()[:60]!r}", "an id, a tab and a taxid"
             ) from None
     return taxids
 
@@ -117,8 +117,10 @@ def from_fasta(path: Path, taxids: Mapping[str, int] | None) -> Iterator[Piece]:
             strange = next((i for i, name in enumerate(ids) if not _TAXID.fullmatch(name)), None)
             if strange is not None:
                 raise InputError(
-                    f"{shown_path(path)}, record {chunk.first_record + strange}: got {ids[strange]!r}, expected "
-                    "`>TAXID INDEX`. Where headers are no taxids, name a table of them: --taxids."
+                    f"{shown_path(path)}, record {chunk.first_record + strange}",
+                    f"{ids[strange]!r}",
+                    "`>TAXID INDEX`",
+                    "Where headers are no taxids, name a table of them: --taxids.",
                 )
             headers = [f"{name} {chunk.first_record - 1 + i}" for i, name in enumerate(ids)]
             yield Piece(headers, sequences, [int(name) for name in ids])
@@ -135,8 +137,7 @@ def from_bertax(fragments: Path) -> Iterator[Piece]:
         taxids = [int(line) for line in picked.read_text(encoding="utf-8-sig").split()]
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{shown_path(picked)}: got '{reason_of(error)}', expected one taxid a line, beside "
-            f"{shown_path(fragments.name)}."
+            shown_path(picked), f"'{reason_of(error)}'", f"one taxid a line, beside {shown_path(fragments.name)}"
         ) from None
     n_done = 0
     try:
@@ -144,20 +145,20 @@ def from_bertax(fragments: Path) -> Iterator[Piece]:
             items = ijson.items(file, "item")
             while sequences := list(islice(items, _PIECE)):
                 if not all(isinstance(sequence, str) for sequence in sequences):
-                    raise InputError(f"{fragments}: got an entry that is no text, expected a JSON list of sequences.")
+                    raise InputError(fragments, "an entry that is no text", "a JSON list of sequences")
                 own = taxids[n_done : n_done + len(sequences)]
                 if len(own) < len(sequences):
                     break
                 yield Piece([f"{t} {n_done + i}" for i, t in enumerate(own)], sequences, list(own))
                 n_done += len(sequences)
     except (ijson.JSONError, UnicodeDecodeError, OSError) as error:
-        raise InputError(
-            f"{fragments}: got '{reason_of(error)}' after {n_done} sequences, expected a JSON list of them."
-        ) from None
+        raise InputError(fragments, f"'{reason_of(error)}' after {n_done} sequences", "a JSON list of them") from None
     if sequences or n_done != len(taxids):
         raise InputError(
-            f"{fragments}: got {'more than ' if sequences else ''}{n_done} sequences, expected {len(taxids)}, one for "
-            f"each line of {picked.name}. The two files do not belong together."
+            fragments,
+            f"{'more than ' if sequences else ''}{n_done} sequences",
+            f"{len(taxids)}, one for each line of {picked.name}",
+            "The two files do not belong together.",
         )
 
 
@@ -192,7 +193,7 @@ def _checked_splits(names: list[Any], where: str) -> list[str]:
     """Return the names of splits. Raises: InputError for a name that is none."""
     for name in names:
         if name not in SPLITS:
-            raise InputError(f"{where}: got {name!r}, expected {', '.join(SPLITS)}.")
+            raise InputError(where, f"{name!r}", ", ".join(SPLITS))
     return names
 
 
@@ -200,7 +201,7 @@ def _taxid(path: Path, value: object) -> int | None:
     try:
         return None if value in (None, "") else int(str(value))
     except ValueError:
-        raise InputError(f"{shown_path(path)}: got taxid {value!r}, expected a whole number.") from None
+        raise InputError(shown_path(path), f"taxid {value!r}", "a whole number") from None
 
 
 def _label(value: object) -> str | None:
@@ -227,7 +228,7 @@ def _table_batches(path: Path, wanted: Sequence[str], sequence: str, labels: Seq
                 yield batch.select(names)
     except (OSError, pa.ArrowException) as error:
         got = " ".join(str(error).split())[:160]
-        raise InputError(f"{shown_path(path)}: got '{got}', expected a Parquet, CSV or TSV table.") from None
+        raise InputError(shown_path(path), f"'{got}'", "a Parquet, CSV or TSV table") from None
 
 
 def _check_type(path: Path, column: pa.Field, is_label: bool) -> None:
@@ -236,15 +237,15 @@ def _check_type(path: Path, column: pa.Field, is_label: bool) -> None:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
         return
     if not (is_label and pa.types.is_integer(kind)):
-        raise InputError(f"{shown_path(path)}, column {column.name!r}: got {column.type}, expected text.")
+        raise InputError(f"{shown_path(path)}, column {column.name!r}", column.type, "text")
 
 
 def _columns(path: Path, present: Sequence[str], wanted: Sequence[str]) -> list[str]:
     for name in wanted:
         if name not in present:
-            raise InputError(f"{shown_path(path)}: got the columns {', '.join(present)}, expected {name!r} too.")
+            raise InputError(shown_path(path), f"the columns {', '.join(present)}", f"{name!r} too")
     names = list(dict.fromkeys([*wanted, *([_HEADER] if _HEADER in present else [])]))
     for name in names:
         if present.count(name) > 1:
-            raise InputError(f"{shown_path(path)}: got the column {name!r} more than once, expected it once.")
+            raise InputError(shown_path(path), f"the column {name!r} more than once", "it once")
     return names

@@ -169,7 +169,7 @@ def train_explainer(
     """
     config.check_ranks(len(explanandum.n_classes))
     if start_from and config.warm_start_steps:
-        raise UsageError("--start-from: got --warm-start-steps as well, expected one of the two.")
+        raise UsageError("--start-from", "--warm-start-steps as well", "one of the two")
     torch.manual_seed(loop.seed)
     explainer = Explainer(ExplainerConfig(num_classes=sum(explanandum.n_classes)))
     if start_from:

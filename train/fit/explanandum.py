@@ -142,7 +142,7 @@ def train_explanandum(
     for part, reads, advice in (("training", training, ""), ("validation", validation, " Raise --validation-reads.")):
         for rank, labels in zip(ranks, reads.labels.T, strict=True):
             if not (labels >= 0).any():
-                raise InputError(f"{part} part: got no sequence with a {rank.name}, expected at least one.{advice}")
+                raise InputError(f"{part} part", f"no sequence with a {rank.name}", "at least one", advice)
     torch.manual_seed(loop.seed)
     encoder = load_encoder(start_from) if start_from else None
     sizes = encoder.config if encoder else config.encoder()

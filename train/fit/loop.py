@@ -99,9 +99,11 @@ class StepTrainer(Trainer, Generic[Model]):
             path = Path(cast(str, self.args.output_dir)).parent / f"bad-batch-{step}.pt"
             torch.save({name: value.cpu() for name, value in inputs.items()}, path)
             raise ModelError(
-                f"step {step}, loss term {broken[0]}: got {float(terms[broken[0]])}, expected a finite number. "
-                f"Its batch is in {path}. Lower --learning-rate or leave --bf16 out; --resume goes on from the last "
-                "checkpoint."
+                f"step {step}, loss term {broken[0]}",
+                float(terms[broken[0]]),
+                "a finite number",
+                f"Its batch is in {path}. Lower --learning-rate or leave --bf16 out; --resume goes on from "
+                "the last checkpoint.",
             )
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -146,14 +148,14 @@ def _check_resumable(checkpoint: Path, model: nn.Module, steps: int) -> None:
     name = next((name for name in sorted(saved | wanted) if saved.get(name) != wanted.get(name)), None)
     if name is not None:
         raise ModelError(
-            f"{shown_path(path)}, tensor {name}: got shape {saved.get(name)}, expected {wanted.get(name)}. Resume with "
-            "the data and the sizes that the training began with, or begin another in another folder."
+            f"{shown_path(path)}, tensor {name}",
+            f"shape {saved.get(name)}",
+            wanted.get(name),
+            "Resume with the data and the sizes that the training began with, or begin another in another folder.",
         )
     done = int(checkpoint.name.split("-")[1])
     if done > steps:
-        raise ModelError(
-            f"{shown_path(checkpoint)}: got {done} steps done, expected at most {steps}, the --steps. Ask for more."
-        )
+        raise ModelError(shown_path(checkpoint), f"{done} steps done", f"at most {steps}, the --steps", "Ask for more.")
 
 
 def _set_aside(path: Path) -> None:
@@ -176,7 +178,7 @@ def said_clearly(folder: Path) -> Iterator[None]:
         if isinstance(problem, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(problem):
             got = str(problem).strip().splitlines()[0] if str(problem).strip() else "no memory"
             raise OutOfMemory(
-                f"training: got '{got[:200]}', expected enough memory. Lower --batch-reads, --window or the sizes."
+                "training", f"'{got[:200]}'", "enough memory", "Lower --batch-reads, --window or the sizes."
             ) from None
         raise
 

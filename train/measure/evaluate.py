@@ -12,7 +12,7 @@ Each read is its first window. The result is a dict of plain numbers; `tables` a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -90,14 +90,12 @@ def evaluate(
     reads: LabelledReads,
     config: EvaluationConfig,
     randomised: Explainer | None = None,
-    progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
     """Measure everything.
 
     Args:
         reads: labelled reads; a null label is left out of its rank.
         randomised: an Explainer trained for the same classifier with randomised weights, for the sanity check.
-        progress: called with the number of reads done.
     Returns: `balanced_accuracy` {rank: {row of Table 1: value}}, `same_call` (share of the reads whose call equals the
         plain one), the masks' statistics over tokens (`<cls>` not counted), `blank`, `faithfulness`, `tradeoff`,
         `sanity`, and `figure_data`.
@@ -109,7 +107,6 @@ def evaluate(
     calls = {row: np.full((len(reads), len(ranks)), -1, np.int64) for row in ROWS}
     n_chunks = np.zeros((len(reads), 2), np.int64)
     statistics = MaskStatistics()
-    done = 0
     for rows in evaluation_batches(reads, config.window_bp):
         batch = evaluation_batch(reads, rows, config.window_bp)
         found = explain(explanandum, explainer, batch, config.explained)
@@ -123,8 +120,6 @@ def evaluate(
             calls[name][rows] = torch.where(counts[:, kind : kind + 1] > 0, top, -1)
         n_chunks[rows] = counts
         statistics.add(mask[:, 1:].double().numpy(), found.valid[:, 1:].numpy())
-        done += len(rows)
-        progress(done)
     measured: dict[str, Any] = {}
     curves: dict[str, Any] = {}
     if config.faithfulness_reads:

@@ -50,8 +50,10 @@ def check_pair(explanandum: Explanandum, explainer: Explainer, name: str = "expl
     """Raise ModelError, calling the explainer by `name`, unless the two have the same classes."""
     if explainer.config.num_classes != sum(explanandum.n_classes):
         raise ModelError(
-            f"{name}: got num_classes {explainer.config.num_classes}, expected {sum(explanandum.n_classes)}, "
-            "the classes of the explanandum. Name the two that were trained together."
+            name,
+            f"num_classes {explainer.config.num_classes}",
+            f"{sum(explanandum.n_classes)}, the classes of the explanandum",
+            "Name the two that were trained together.",
         )
 
 

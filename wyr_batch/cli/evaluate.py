@@ -13,7 +13,7 @@ import click
 from wyr_batch.checks.files import write_whole
 from wyr_batch.checks.outputs import Source
 from wyr_batch.cli.log import set_up
-from wyr_batch.cli.params import NamedPath
+from wyr_batch.cli.params import GroupedCommand, NamedPath
 from wyr_batch.cli.streams import print_result
 from wyr_batch.cli.train.common import train_module
 from wyr_batch.errors import UsageError
@@ -21,25 +21,57 @@ from wyr_batch.errors import UsageError
 logger = logging.getLogger(__name__)
 
 
-@click.command("evaluate")
+GROUPS = {
+    "Model": ("explanandum_dir", "explainer_dir", "randomised_explainer"),
+    "Data": ("split", "max_reads", "null_share", "window_bp"),
+    "Measurement": ("explained", "faithfulness_reads", "seed"),
+    "Output": ("output",),
+    "Message": ("quiet", "debug", "help"),
+}
+
+
+@click.command("evaluate", cls=GroupedCommand, groups=GROUPS)
 @click.argument("data", type=NamedPath())
-@click.option("--explanandum", "explanandum_dir", required=True, type=NamedPath())
-@click.option("--explainer", "explainer_dir", required=True, type=NamedPath())
-@click.option("-o", "--output", type=NamedPath(), help="Folder for JSON, Markdown tables and figures.")
-@click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test")
-@click.option("--explain", "explained", type=click.Choice(["predicted", "labels"]), default="predicted")
-@click.option("--null-share", default=1.0, help="Share of the reads without a finest label to use.")
-@click.option("--max-reads", type=int, help="Draw so many reads at random. Left out: all.")
-@click.option("--window", "window_bp", default=1500, metavar="BP", help="Each read's first so many bases.")
-@click.option("--faithfulness-reads", default=500, help="Reads to hide and show tokens of, step by step. 0: none.")
+@click.option(
+    "--explanandum", "explanandum_dir", required=True, type=NamedPath(), help="Folder of the classifier to explain."
+)
+@click.option(
+    "--explainer", "explainer_dir", required=True, type=NamedPath(), help="Folder of the Explainer to measure."
+)
+@click.option("-o", "--output", type=NamedPath(), help="Folder to write the results, tables and figures to.")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    help="Part of the data to measure on.",
+)
+@click.option(
+    "--explain",
+    "explained",
+    type=click.Choice(["predicted", "labels"]),
+    default="predicted",
+    help="Explain the classes called on the plain read, or the true labels.",
+)
+@click.option(
+    "--null-share",
+    default=1.0,
+    help="Share of the sequences without a label at the finest rank to use, from 0 to 1.",
+)
+@click.option("--max-reads", type=int, help="Number of reads to measure on, drawn at random. [default: all]")
+@click.option("--window", "window_bp", default=1500, metavar="BP", help="Use at most this many bases of each read.")
+@click.option(
+    "--faithfulness-reads",
+    default=500,
+    help="Number of reads whose tokens are hidden and shown step by step; 0 skips this.",
+)
 @click.option(
     "--randomised-explainer",
     type=NamedPath(),
-    help="Made by train explainer --randomise: for the sanity check.",
+    help="Compare with this Explainer, trained by `wyr-batch train explainer --randomise`, as a sanity check.",
 )
-@click.option("--seed", default=0, help="Of what is drawn at random.")
-@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
-@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+@click.option("--seed", default=0, help="Seed for everything drawn at random.")
+@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@click.option("--debug", is_flag=True, help="Show a traceback on errors.")
 def command(
     data: Path,
     explanandum_dir: Path,
@@ -71,7 +103,7 @@ def command(
     )
     if randomised_explainer and not faithfulness_reads:
         raise UsageError(
-            "--randomised-explainer: got --faithfulness-reads 0 as well, expected 1 or more: those reads are compared."
+            "--randomised-explainer", "--faithfulness-reads 0 as well", "1 or more: those reads are compared"
         )
     if output:
         sources = [Source("DATA", data), Source("--explanandum", explanandum_dir), Source("--explainer", explainer_dir)]

@@ -13,36 +13,59 @@ import click
 from wyr_batch.checks.files import shown_path
 from wyr_batch.checks.outputs import FOLDER, Output, Source, check_outputs
 from wyr_batch.cli.log import set_up
-from wyr_batch.cli.params import NamedPath
+from wyr_batch.cli.params import GroupedCommand, NamedPath
 from wyr_batch.errors import InputError, MissingExtraError, UsageError
 
 logger = logging.getLogger(__name__)
 
 
-@click.command("export")
-@click.option("--explanandum", "explanandum_dir", type=NamedPath(), help="Checkpoint of the classifier.")
-@click.option("--explainer", "explainer_dir", type=NamedPath(), help="Checkpoint of its Explainer.")
+GROUPS = {
+    "Model": ("explanandum_dir", "explainer_dir", "max_tokens", "window_bp", "half_checkpoint"),
+    "Precision": ("fp16", "dtypes", "tensorrt", "verify", "threads"),
+    "Output": ("output", "overwrite", "name", "licence", "metrics"),
+    "Message": ("quiet", "debug", "help"),
+}
+
+
+@click.command("export", cls=GroupedCommand, groups=GROUPS)
+@click.option("--explanandum", "explanandum_dir", type=NamedPath(), help="Folder of the classifier.")
+@click.option("--explainer", "explainer_dir", type=NamedPath(), help="Folder of the classifier's Explainer.")
 @click.option("-o", "--output", type=NamedPath(), default=Path("wyr-bundle"), help="Bundle to write.")
-@click.option("--name", help="Of the bundle. [default: the output's name]")
-@click.option("--window", "window_bp", default=1500, metavar="BP", help="Longer reads are cut by `run`.")
-@click.option("--max-tokens", default=512, help="Longest row the graph takes, <cls> counted.")
-@click.option("--verify", type=NamedPath(), metavar="READS", help="Compare on these, not on the built-in reads.")
-@click.option("--metrics", type=NamedPath(), metavar="JSON", help="What wyr-batch evaluate printed.")
-@click.option("--fp16", is_flag=True, help="A float16 graph as well; the same as --dtype float16.")
+@click.option("--name", help="Name of the bundle. [default: the output's name]")
+@click.option(
+    "--window",
+    "window_bp",
+    default=1500,
+    metavar="BP",
+    help="Length in bases above which `wyr-batch run` cuts a read into windows.",
+)
+@click.option("--max-tokens", default=512, help="Longest input of the graph in tokens, <cls> included.")
+@click.option(
+    "--verify",
+    type=NamedPath(),
+    metavar="READS",
+    help="Compare the graph with torch on these reads. [default: the built-in reads]",
+)
+@click.option(
+    "--metrics", type=NamedPath(), metavar="JSON", help="Put the output of `wyr-batch evaluate` into the bundle."
+)
+@click.option("--fp16", is_flag=True, help="Also write a float16 graph, as --dtype float16 does.")
 @click.option(
     "--dtype",
     "dtypes",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     multiple=True,
-    help="Precisions to prove beside float32. bfloat16 needs no file: OpenVINO and torch compute in it.",
+    help="Also prove the bundle in this precision (repeatable); bfloat16 needs no graph of its own.",
 )
 @click.option("--tensorrt", is_flag=True, help="Build TensorRT plans for this machine's GPU, and prove and time them.")
-@click.option("--licence", default="", help="Of the weights.")
-@click.option("--half-checkpoint", is_flag=True, help="Round weights to float16 first: half the size, same function.")
-@click.option("-t", "--threads", type=int, help="For the comparison. [default: the CPUs this process may use]")
+@click.option("--licence", default="", show_default=False, help="Licence of the weights.")
+@click.option(
+    "--half-checkpoint", is_flag=True, help="Round the weights to float16 first, which halves the size of the bundle."
+)
+@click.option("-t", "--threads", type=int, help="CPU threads for the comparison. [default: all this process may use]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
-@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
-@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@click.option("--debug", is_flag=True, help="Show a traceback on errors.")
 def command(
     explanandum_dir: Path | None,
     explainer_dir: Path | None,
@@ -74,7 +97,7 @@ def command(
     from wyr_batch.proof.compare import READS, token_arrays
 
     if (explanandum_dir is None) != (explainer_dir is None):
-        raise UsageError("--explanandum, --explainer: got one of the two, expected both, or neither for the starter.")
+        raise UsageError("--explanandum, --explainer", "one of the two", "both, or neither for the starter")
     read = {"--explanandum": explanandum_dir, "--explainer": explainer_dir, "--verify": verify, "--metrics": metrics}
     sources = [Source(flag, path) for flag, path in read.items() if path is not None]
     sources.append(Source("the built-in starter", starter_path()))
@@ -84,7 +107,7 @@ def command(
         described["metrics"] = read_metrics(metrics)
     reads = token_arrays(verify or READS)
     if not reads:
-        raise InputError(f"--verify {shown_path(verify or READS)}: got no read with a base, expected at least one.")
+        raise InputError(f"--verify {shown_path(verify or READS)}", "no read with a base", "at least one")
     try:
         bundles = importlib.import_module("wyr_batch.export.write_bundle")
     except ModuleNotFoundError as error:
@@ -121,16 +144,16 @@ def command(
         **options,
     )
     logger.info("%s: %s", output, bundle.summary())
-    for proven, record in (*bundle.parity.items(), *bundle.runtime_parity.items()):
-        logger.info("  %s", parity_line(proven, record))
+    for proven, record in (*bundle.proofs.items(), *bundle.runtime_proofs.items()):
+        logger.info("  %s", proof_line(proven, record))
     if gpu is not None:
         speeds = on_gpu.prove_on_gpu(bundle, gpu, precisions, threads or available_cpus(), logger.info)
         for name, speed in speeds.items():
             logger.info("  %s: %.0f rows/s", name, speed)
 
 
-def parity_line(name: str, record: Any) -> str:
-    """Return a parity record in one line."""
+def proof_line(name: str, record: Any) -> str:
+    """Return a record of a proof in one line."""
     labels = min(*record["label_agreement"], *record["masked_label_agreement"])
     mask = record["max_abs_diff"]["mask"]
     return (

@@ -15,7 +15,7 @@ from wyr_batch.cli.params import NamedPath
 from wyr_batch.cli.streams import print_result
 from wyr_batch.errors import InputError
 
-_EXPECTED = "expected a bundle (bundle.json), a folder of parts (_run.json, part-000000.parquet) or a Parquet file"
+_EXPECTED = "a bundle (bundle.json), a folder of parts (_run.json, part-000000.parquet) or a Parquet file"
 _SHOWN_CHARACTERS = 100
 
 
@@ -57,7 +57,7 @@ def path_info(path: Path | None) -> dict[str, Any]:
 
 
 def bundle_info(folder: Path | None) -> dict[str, Any]:
-    """Return a bundle's description, each file with its parity verdict, after checking every hash."""
+    """Return a bundle's description, each file with the verdict of its proof, after checking every hash."""
     from wyr_batch.bundle import load_bundle
 
     bundle = load_bundle(folder)
@@ -72,13 +72,13 @@ def bundle_info(folder: Path | None) -> dict[str, Any]:
         "pooling": bundle.pooling,
         "files": [
             {"path": f.path, "kind": f.kind, "dtype": f.dtype, "sha256": f.sha256}
-            | ({"parity": bundle.parity.get(f.path, {}).get("verdict", "unproven")} if f.kind == "onnx" else {})
+            | ({"parity": bundle.proofs.get(f.path, {}).get("verdict", "unproven")} if f.kind == "onnx" else {})
             for f in bundle.files
         ],
         "parity": {
             name: {key: record[key] for key in ("verdict", "label_agreement", "masked_label_agreement")}
             | {"mask_max": record["max_abs_diff"]["mask"], "mask_mean": record["mask_mean_abs_diff"]}
-            for name, record in (*bundle.parity.items(), *bundle.runtime_parity.items())
+            for name, record in (*bundle.proofs.items(), *bundle.runtime_proofs.items())
         },
         "rows_per_s_at_export": bundle.rows_per_s,
         "metrics": bundle.metrics,
@@ -103,7 +103,7 @@ def parts_info(folder: Path) -> dict[str, Any]:
 
     parts, unfinished = parts_in(folder), exists(folder / MANIFEST_NAME)
     if not parts and not unfinished:
-        raise InputError(f"{shown_path(folder)}: got a folder of other things, {_EXPECTED}. Check the path.")
+        raise InputError(shown_path(folder), "a folder of other things", _EXPECTED, "Check the path.")
     rows, finished = 0, False
     columns: dict[str, str] = {}
     made: dict[str, Any] = {}
@@ -127,7 +127,7 @@ def _read_footer(path: Path) -> tuple[int, dict[str, str], dict[bytes, bytes]]:
     status = look_at(path)
     kind = "nothing there" if status is None else kind_of(status)
     if kind != "a file":
-        raise InputError(f"{shown_path(path)}: got {kind}, {_EXPECTED}. Check the path.")
+        raise InputError(shown_path(path), kind, _EXPECTED, "Check the path.")
     try:
         # Not by name: Arrow takes no name that is not UTF-8.
         with path.open("rb") as source, pq.ParquetFile(source) as file:
@@ -136,7 +136,7 @@ def _read_footer(path: Path) -> tuple[int, dict[str, str], dict[bytes, bytes]]:
             metadata: dict[bytes, bytes] = file.metadata.metadata or {}
     except (OSError, ValueError, pa.ArrowException) as error:
         got = reason_of(error)[:_SHOWN_CHARACTERS]
-        raise InputError(f"{shown_path(path)}: got '{got}', {_EXPECTED}. Check the path.") from None
+        raise InputError(shown_path(path), f"'{got}'", _EXPECTED, "Check the path.") from None
     return rows, columns, metadata
 
 
@@ -144,9 +144,9 @@ def _made(footer: dict[bytes, bytes], key: str, path: Path) -> Fields:
     """Return one JSON object of a footer; in a file of others it may be anything. Raises: InputError."""
     where, advice = f"{shown_path(path)}, footer {key}", "Name a file that wyr-batch run wrote."
     if key.encode() not in footer:
-        raise InputError(f"{where}: got nothing, expected JSON. {advice}")
+        raise InputError(where, "nothing", "JSON", advice)
     try:
         content = parse_json(footer[key.encode()])
     except ValueError as error:
-        raise InputError(f"{where}: got {error}, expected JSON. {advice}") from None
+        raise InputError(where, error, "JSON", advice) from None
     return Fields(content, where, InputError, advice)

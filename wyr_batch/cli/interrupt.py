@@ -31,7 +31,7 @@ def stop_on_signal() -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if came:
-            raise Interrupted(f"interrupted by {signal.Signals(came[0]).name}")
+            raise Interrupted(signal.Signals(came[0]).name)
 
     before = {number: signal.signal(number, remember) for number in SIGNALS}
     try:

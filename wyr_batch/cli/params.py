@@ -22,7 +22,7 @@ class NamedPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "" and param is not None:
             flag = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
-            raise UsageError(f"{flag}: got an empty name, expected a path.")
+            raise UsageError(flag, "an empty name", "a path")
         return super().convert(value, param, ctx)
 
 

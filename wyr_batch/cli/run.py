@@ -116,11 +116,9 @@ def command(
     from wyr_batch.reads.stream import input_list
 
     if quiet and verbose:
-        raise UsageError("-q: got -v as well, expected one of the two.")
+        raise UsageError("-q", "-v as well", "one of the two")
     if output in ("", "-"):
-        raise UsageError(
-            f"-o: got {output!r}, expected the name of a file or folder. Parquet cannot be written to a stream."
-        )
+        raise UsageError("-o", f"{output!r}", "the name of a file or folder", "Parquet cannot be written to a stream.")
     options["threads"] = options["threads"] or 0
     config = RunConfig(
         inputs=input_list(files, infile_list), output=Path(output), dataset=output.endswith(os.sep), **options

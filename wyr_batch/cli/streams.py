@@ -40,7 +40,7 @@ def print_result(text: str) -> None:
         raise
     except OSError as error:
         raise OutputError(
-            f"standard output: got '{reason_of(error)}', expected it to take the result. Redirect it elsewhere."
+            "standard output", f"'{reason_of(error)}'", "it to take the result", "Redirect it elsewhere."
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,99 +11,105 @@ import click
 from wyr_batch.checks.outputs import Source
 from wyr_batch.cli.params import NamedPath
 from wyr_batch.cli.streams import print_error
-from wyr_batch.cli.train.common import given, loop_config, loop_options, train_module
+from wyr_batch.cli.train.common import train_module
+from wyr_batch.cli.train.settings import Settings, TrainingCommand, setting, training_options
 from wyr_batch.errors import UsageError
 
+configs = train_module("config")
+KINDS = (configs.ExplainerLoop, configs.ReadsConfig, configs.ExplainerTraining)
+GROUPS = {
+    "Data and output": ("output", "null_share", "validation_reads", "resume"),
+    "Training": (
+        "config",
+        "steps",
+        "evaluate_every",
+        "learning_rate",
+        "batch_reads",
+        "window_bp",
+        "lambda_area",
+        "seed",
+    ),
+    "Model": ("explanandum_dir", "start_from", "randomise"),
+    "Machine": ("bf16", "compile", "threads"),
+    "Message": ("debug", "help"),
+}
 
-@click.command("explainer")
+
+@click.command("explainer", cls=TrainingCommand, kinds=KINDS, groups=GROUPS)
 @click.argument("data", type=NamedPath())
-@click.option("--explanandum", "explanandum_dir", required=True, type=NamedPath())
-@loop_options(steps=5000, learning_rate=2e-4, batch_reads=48)
-@click.option("--lambda-entropy", default=1.0)
-@click.option("--lambda-area", default=1.0)
-@click.option("--lambda-variation", default=1.0)
-@click.option("--lambda-other", default=1.0, help="Weight of the other classes' masks in area and variation.")
-@click.option("--area-least", default=0.05, help="a: below this share a class's mask is penalised.")
-@click.option("--area-most", default=0.3, help="b: above this share a class's mask is penalised.")
-@click.option("--complement", type=click.Choice(["entropy", "call"]), default="entropy", help="The paper's: entropy.")
-@click.option("--entropy-scale", type=click.Choice(["classes", "log"]), default="classes", help="The paper's: classes.")
-@click.option("--targets", type=click.Choice(["predicted", "labels"]), default="predicted", help="Classes to explain.")
-@click.option("--sharpness", default=1.0, help="Multiplies the classifier's logits in the classification term.")
-@click.option("--complement-sharpness", default=1.0, help="Multiplies them in the complement's term.")
 @click.option(
-    "--rank-weights", metavar="1,1,2", help="Weights of the ranks in the classification term, coarsest first."
+    "--explanandum",
+    "explanandum_dir",
+    required=True,
+    type=NamedPath(),
+    help="Folder of the classifier to explain.",
 )
-@click.option("--warm-start-steps", default=0, help="Steps that first teach where tokens speak for the class.")
-@click.option("--warm-start-share", default=0.45, help="Share of tokens to mark then.")
-@click.option("--start-from", type=NamedPath(), help="Explainer to begin with instead of random weights.")
-@click.option("--randomise", type=int, metavar="SEED", help="Shuffle the classifier's weights first: sanity check.")
+@training_options(*KINDS)
+@setting(configs.ExplainerTraining, "lambda_area", "Weight of the area term; more of it gives smaller masks.")
+@click.option("--start-from", type=NamedPath(), help="Start from this Explainer's weights instead of random ones.")
+@click.option(
+    "--randomise",
+    type=int,
+    metavar="SEED",
+    help="Shuffle the classifier's weights first, for the sanity check of `wyr-batch evaluate`.",
+)
 def command(
     data: Path,
     explanandum_dir: Path,
     output: Path,
-    null_share: float,
-    validation_reads: int,
+    config: Path | None,
     resume: bool,
     start_from: Path | None,
     randomise: int | None,
-    rank_weights: str | None,
     **options: Any,
 ) -> None:
     """Train an Explainer against a frozen Explanandum.
 
+    DATA is a file that `wyr-batch train prepare` wrote.
+
     \b
-    wyr-batch train explainer markers.parquet --explanandum explanandum -o explainer
+    wyr-batch train explainer markers.parquet --explanandum explanandum -o explainer --config settings.toml
     wyr-batch train explainer markers.parquet --explanandum explanandum -o explainer --resume
     """
-    configs, loop = train_module("config"), loop_config(options)
-    chosen = configs.ReadsConfig(null_share, validation_reads)
-    config = configs.ExplainerTraining(rank_weights=_numbers(rank_weights, "--rank-weights"), **options)
+    settings = Settings(options, config)
+    loop, reads, training = (settings.make(kind) for kind in KINDS)
     configs.check_counts([("--randomise", randomise, 0)], configs.MOST_SEED)
     sources = [Source("DATA", data), Source("--explanandum", explanandum_dir)]
     if start_from is not None:
         sources.append(Source("--start-from", start_from))
-        if config.warm_start_steps:
-            raise UsageError("--start-from: got --warm-start-steps as well, expected one of the two.")
-    if given("warm_start_share") and not config.warm_start_steps:
-        raise UsageError("--warm-start-share: got no --warm-start-steps, expected 1 or more of them.")
-    if given("entropy_scale") and config.complement != "entropy":
-        raise UsageError(
-            f"--entropy-scale: got --complement {config.complement} as well, expected --complement entropy."
-        )
+        if training.warm_start_steps:
+            raise UsageError("--start-from", "warm_start_steps as well", "one of the two")
+    if (share := settings.given("warm_start_share")) and not training.warm_start_steps:
+        raise UsageError(share[0], "no warm_start_steps", "1 or more of them")
+    if (scale := settings.given("entropy_scale")) and training.complement != "entropy":
+        raise UsageError(scale[0], f'complement = "{training.complement}" as well', 'complement = "entropy"')
     train_module("places").check_training_folder(output, "explainer", sources)
     module, labelled, loops = (train_module(name) for name in ("fit.explainer", "data.labelled", "fit.loop"))
     from wyr_batch.models.checkpoints import load_explanandum
 
     loops.set_threads(loop.threads)
     model, ranks = load_explanandum(explanandum_dir)
-    config.check_ranks(len(ranks))
+    training.check_ranks(len(ranks))
     table = labelled.read_table(data)
-    training = labelled.load_reads(table, ranks, "train", chosen.null_share, source=data)
-    validation = labelled.load_reads(table, ranks, "validation", chosen.null_share, source=data)
-    warn_of_blank(model, ranks, training)
+    train, validation = (
+        labelled.load_reads(table, ranks, part, reads.null_share, source=data) for part in ("train", "validation")
+    )
+    warn_of_blank(model, ranks, train)
     if randomise is not None:
         module.randomise(model, randomise)
     with loops.said_clearly(output):
         module.train_explainer(
             model,
-            training,
-            validation.sample(validation_reads),
+            train,
+            validation.sample(reads.validation_reads),
             output,
-            config,
+            training,
             loop,
             resume=resume,
             start_from=start_from,
-            provenance={"null_share": null_share, "randomised": randomise},
+            provenance={**asdict(reads), "randomised": randomise},
         )
     print_error(f"{output}: explainer trained")
-
-
-def _numbers(text: str | None, option: str) -> tuple[float, ...]:
-    """Return the numbers of a comma-separated list; none where nothing was given."""
-    try:
-        return () if text is None else tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option}: got {text}, expected numbers with commas between. Write 1,1,2.") from None
 
 
 def warn_of_blank(model: Any, ranks: Any, reads: Any) -> None:

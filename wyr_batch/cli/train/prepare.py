@@ -16,17 +16,34 @@ from wyr_batch.errors import UsageError
 @click.command("prepare")
 @click.argument("sources", type=NamedPath(), nargs=-1)
 @click.option("-o", "--output", required=True, type=NamedPath(), help="Parquet file to write.")
-@click.option("--taxdump", type=NamedPath(), help="NCBI taxonomy dump: directory, .tar.gz or .zip.")
-@click.option("--taxids", type=NamedPath(), help="Table of FASTA ids and taxids; accession2taxid fits.")
-@click.option("--ranks", default="superkingdom,phylum,genus", help="Coarsest first.")
-@click.option("--incomplete", type=click.Choice(["drop", "null"]), default="drop", help="Sequences lacking a rank.")
-@click.option("--split", default="stratified", metavar="stratified|hash|COLUMN", help="How to deal sequences out.")
-@click.option("--test-share", default=0.02, help="Share of the test part (stratified).")
-@click.option("--validation-share", default=0.1, help="Share of the validation part (stratified).")
-@click.option("--seed", default=0, help="Of the stratified split.")
-@click.option("--sequence-column", default="sequence", help="Of a table.")
-@click.option("--taxid-column", help="Of a table; left out: its columns named as the ranks hold labels.")
-@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+@click.option("--taxdump", type=NamedPath(), help="NCBI taxonomy dump: a folder, a .tar.gz or a .zip file.")
+@click.option(
+    "--taxids", type=NamedPath(), help="Table with the taxid of each FASTA id, such as NCBI's accession2taxid."
+)
+@click.option("--ranks", default="superkingdom,phylum,genus", help="Ranks to label, coarsest first, joined by commas.")
+@click.option(
+    "--incomplete",
+    type=click.Choice(["drop", "null"]),
+    default="drop",
+    help="Drop sequences that lack a rank, or keep them with null labels.",
+)
+@click.option(
+    "--split",
+    default="stratified",
+    metavar="stratified|hash|COLUMN",
+    help="Split at random within each class, by a hash of the header, or as a column of the table says.",
+)
+@click.option("--test-share", default=0.02, help="Share of the test part in a stratified split, from 0 to 1.")
+@click.option(
+    "--validation-share", default=0.1, help="Share of the validation part in a stratified split, from 0 to 1."
+)
+@click.option("--seed", default=0, help="Seed for a stratified split.")
+@click.option("--sequence-column", default="sequence", help="Column of a table that contains the sequences.")
+@click.option(
+    "--taxid-column",
+    help="Column of a table that contains the taxids; without it, columns named after the ranks contain the labels.",
+)
+@click.option("--debug", is_flag=True, help="Show a traceback on errors.")
 def command(
     sources: tuple[Path, ...],
     output: Path,
@@ -65,13 +82,16 @@ def command(
         other += given(*(name for name, is_so in fixed.items() if not is_so))
         if other:
             raise UsageError(
-                f"{other[0]}: got it for the marker set, which has the ranks {', '.join(module.RANKS)}, null labels "
-                "and a split by hash, expected SOURCES of your own. A FASTA with taxids also needs --taxdump."
+                other[0],
+                f"it for the marker set, which has the ranks {', '.join(module.RANKS)}, null labels and a "
+                "split by hash",
+                "SOURCES of your own",
+                "A FASTA with taxids also needs --taxdump.",
             )
         counts = train_module("data.markers").prepare_markers(sources[0] if sources else None, output)
     else:
         if shares and kind != "stratified":
-            raise UsageError(f"{shares[0]}: got it with --split {split}, expected it with --split stratified only.")
+            raise UsageError(shares[0], f"it with --split {split}", "it with --split stratified only")
         counts = module.prepare_sources(
             sources,
             output,
