@@ -1,15 +1,26 @@
-"""What several test modules use."""
+"""What several test modules use: runs in small chunks, machines with and without a GPU, one exported bundle."""
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
-from toy_engine import ToyEngine
+from fake_cuda import FakeLibrary, installed
+from fake_tensorrt import FakeTensorRt
+from toy_engine import FileBundle, ToyEngine, toy_bundle
 
-from wyr_batch import api
-from wyr_batch.reads import stream as inputs
-from wyr_batch.rows import writer
+from wyr_batch import choose
+from wyr_batch.bundle import Bundle, load_bundle
+from wyr_batch.engines import cuda
+from wyr_batch.errors import MissingExtraError
+from wyr_batch.proof import first_use
+from wyr_batch.reads import stream
 
 # Each of several test processes keeps to a CPU of its own: torch and the runtimes would take all of them each.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
@@ -18,13 +29,20 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
 
 # Files that take longest, which start first: what comes last should be short.
 SLOW_FIRST = (
-    "test_ray",
-    "test_export",
     "test_precisions",
     "test_train",
-    "test_streams",
-    "test_evaluate",
+    "test_offline",
+    "test_ray",
     "test_resume",
+    "test_ray_command",
+    "test_graph",
+    "test_threads",
+    "test_streams",
+    "test_published",
+    "test_run",
+    "test_gpu_kit",
+    "test_train_options",
+    "test_evaluate",
 )
 
 
@@ -34,11 +52,89 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs with two toy engines, in chunks of at most 16 reads, so that a few hundred make many parts."""
-    engine = ToyEngine()
-    monkeypatch.setattr(api, "load_bundle", lambda folder: engine.bundle)
-    monkeypatch.setattr(api, "open_engines", lambda *_: [ToyEngine(), ToyEngine()])
-    few = inputs.open_reads
-    monkeypatch.setattr(inputs, "open_reads", lambda path, **kwargs: few(path, chunk_reads=16, **kwargs))
-    monkeypatch.setattr(writer, "ROW_GROUP_ROWS", 50)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of at most 16 reads, so that a few hundred reads make many parts."""
+    monkeypatch.setattr(stream, "open_reads", partial(stream.open_reads, chunk_reads=16))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write bytes to a file, called x unless it is given a name."""
+
+    def written(data: bytes, name: str = "x") -> Path:
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return written
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle of exported_toy.py, made by the first test process that asks for it. Copy what is to be changed."""
+    from exported_toy import export_toy
+
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all test processes
+    folder = root / "exported_toy"
+    with (root / "exported_toy.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            export_toy(folder)
+    return load_bundle(folder)
+
+
+@pytest.fixture
+def file_bundle(tmp_path: Path) -> FileBundle:
+    """The toy as a folder with one file, which stands for both precisions of the graph."""
+    (tmp_path / "model.onnx").write_bytes(b"a graph")
+    toy = toy_bundle()
+    return FileBundle(tmp_path, toy.name, toy.ranks, toy.max_tokens, toy.window_bp, toy.pooling, ())
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLibrary]:
+    """The stand-in for the driver, with a cache of its own; the toy is the reference that engines are held to."""
+    logging.getLogger("wyr_batch").handlers.clear()  # of a command that another test ran
+    monkeypatch.setenv("WYR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(first_use, "open_reference", lambda bundle, threads: ToyEngine())
+    with installed(FakeLibrary()) as library:
+        yield library
+
+
+@pytest.fixture
+def trt(library: FakeLibrary, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
+    """The stand-in for TensorRT."""
+    fake = FakeTensorRt(library)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    return fake
+
+
+@pytest.fixture
+def no_gpu() -> Iterator[None]:
+    """A machine without the driver, whatever this one has."""
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "load_library", missing)
+        cuda.driver.cache_clear()
+        yield
+        cuda.driver.cache_clear()
+
+
+@pytest.fixture
+def usable_runtimes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let these runtimes be usable, each given with its version, and no others."""
+
+    def only(**versions: str) -> None:
+        def version(name: str) -> str:
+            if name not in versions:
+                raise MissingExtraError(f"--runtime {name}", name, "gpu")
+            return versions[name]
+
+        monkeypatch.setattr(choose, "runtime_version", version)
+
+    return only

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from commands import WYR_BATCH, command_after
 
 from wyr_batch import __version__
 from wyr_batch.cli import COMMANDS, main
@@ -92,17 +95,21 @@ def test_bad_input_is_a_message_and_no_output(name: str, tmp_path: Path, capsys:
 
 
 def test_good_reads_before_damage_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import pyarrow.parquet as pq
-
     damaged = tmp_path / "reads.fastq"
     damaged.write_text(fastq(50)[:-10])
-    output = tmp_path / "masks.parquet"
-    assert main(["run", str(damaged), "-o", str(output)]) == 1
+    output, summary = tmp_path / "masks.parquet", tmp_path / "run.json"
+    words = ["run", str(damaged), "-o", str(output), "--json", str(summary)]
+    assert main(words) == 1
     err = capsys.readouterr().err
     assert "read 'r50', record 50" in err
+    assert "To go on after them, run the same command with --resume" in err
     kept = pq.read_table(tmp_path / "masks.parquet.parts" / "part-000000.parquet")
     assert kept["read_id"].to_pylist() == [f"r{i + 1}" for i in range(49)]
     assert not output.exists()
+    assert not summary.exists()
+    damaged.write_text(fastq(50))
+    assert main([*words, "--resume"]) == 0
+    assert json.loads(summary.read_text())["reads_resumed"] == 49
 
 
 def test_existing_and_unwritable_outputs_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,18 +149,14 @@ def test_bad_options_say_what_was_expected(
 
 
 def test_interrupt_keeps_finished_rows_and_exits_130(tmp_path: Path) -> None:
-    """SIGINT while reads still come in through a pipe."""
-    import signal
-    import time
-
+    """SIGINT while reads still come in through a pipe, which stays open and says nothing more."""
     output = tmp_path / "masks.parquet"
     # A background job of a shell ignores SIGINT, and so would its children.
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    command = [sys.executable, "-c", code, "run", "-", "-o", str(output)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    heeding = ("import signal", "signal.signal(signal.SIGINT, signal.default_int_handler)")
+    # The reader that waits for the pipe cannot be stopped; the run waits less long for it.
+    impatient = ("from wyr_batch.job import overlap", "overlap.READER_JOIN_S = 0.3")
+    words = [*command_after(*heeding, *impatient), "run", "-", "-o", str(output)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write(fastq(25_000).encode())
@@ -171,13 +174,8 @@ def test_interrupt_keeps_finished_rows_and_exits_130(tmp_path: Path) -> None:
 
 def test_masks_go_through_a_pipe(tmp_path: Path) -> None:
     output = tmp_path / "m.parquet"
-    code = "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "run", "-", "-q", "-o", str(output)],
-        input=gzip.compress(fastq(3).encode()),
-        capture_output=True,
-        env={**os.environ},
-    )
+    words = [*WYR_BATCH, "run", "-", "-q", "-o", str(output)]
+    done = subprocess.run(words, input=gzip.compress(fastq(3).encode()), capture_output=True)
     assert done.returncode == 0, done.stderr
     assert output.exists()
 

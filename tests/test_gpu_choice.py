@@ -5,55 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_cuda import INVALID_VALUE, NO_DEVICE, FakeLibrary, installed
 from fake_tensorrt import FakeTensorRt
-from test_tensorrt import FileBundle, bundle, library, trt
-from toy_engine import ToyEngine
+from toy_engine import FileBundle, ToyEngine
 
-from wyr_batch import choose as gpu
-from wyr_batch.choose import EngineRequest, open_engine, open_engines
+from wyr_batch.choose import EngineRequest, choose_device, choose_ways, open_engine, open_engines
 from wyr_batch.cli import main
 from wyr_batch.engines import cuda
 from wyr_batch.engines.base import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
 from wyr_batch.engines.cuda import Driver, chosen_gpus, find_gpus
 from wyr_batch.engines.onnx import check_one_distribution
 from wyr_batch.engines.signature import EngineOutput
-from wyr_batch.errors import MissingExtraError, ModelError, UsageError
-from wyr_batch.proof import first_use as selfcheck
-
-__all__ = ["bundle", "library", "trt"]  # fixtures
+from wyr_batch.errors import ModelError, UsageError
+from wyr_batch.proof import first_use
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "reads.fastq.gz"
-
-
-@pytest.fixture
-def no_gpu() -> Iterator[None]:
-    """A machine without the driver, whatever this one has."""
-
-    def missing(name: str) -> None:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "load_library", missing)
-        cuda.driver.cache_clear()
-        yield
-        cuda.driver.cache_clear()
-
-
-def only(patch: pytest.MonkeyPatch, **versions: str) -> None:
-    """Let these runtimes be usable, and no others."""
-
-    def version(name: str) -> str:
-        if name not in versions:
-            raise MissingExtraError(f"--runtime {name}", name, "gpu")
-        return versions[name]
-
-    patch.setattr(gpu, "runtime_version", version)
 
 
 @pytest.mark.parametrize(
@@ -111,29 +82,30 @@ def test_driver_that_finds_nothing_says_so() -> None:
 
 
 def test_auto_takes_a_gpu_only_with_a_runtime_for_it(
-    bundle: FileBundle, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    file_bundle: FileBundle,
+    trt: FakeTensorRt,
+    usable_runtimes: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "wyr_batch")
-    only(monkeypatch, tensorrt=trt.__version__)
-    engines = open_engines(bundle, EngineRequest("auto", "auto", "auto", 1))
+    usable_runtimes(tensorrt=trt.__version__)
+    engines = open_engines(file_bundle, EngineRequest("auto", "auto", "auto", 1))
     assert [(e.runtime, e.dtype, e.device) for e in engines] == [("tensorrt", "float16", "cuda:0")] * 2
     assert (engines[0].pad_to, engines[0].default_batch_tokens) == (8, GPU_BATCH_TOKENS)
     assert "device: cuda:0, Fake GPU" in caplog.text
     assert "runtime: tensorrt float16 on Fake GPU (nothing has been measured on this GPU" in caplog.text
     for engine in engines:
         engine.close()
-    only(monkeypatch)
-    from wyr_batch.choose import choose_device
-
+    usable_runtimes()
     assert choose_device("auto", "auto", "auto") == "cpu"
     assert "device: cpu (Fake GPU is there, but --runtime tensorrt: got no package 'tensorrt'" in caplog.text
     assert choose_device("auto", "openvino", "auto") == "cpu"
     with pytest.raises(
         UsageError, match=r"--device: got cuda, expected a runtime .*pip install 'wyr-batch\[gpu,tensorrt\]'"
     ):
-        open_engine(bundle, EngineRequest("cuda", "auto", "auto", 1))
+        open_engine(file_bundle, EngineRequest("cuda", "auto", "auto", 1))
     with pytest.raises(UsageError, match="got openvino with --device cuda, expected tensorrt, torch, onnx"):
-        open_engine(bundle, EngineRequest("cuda", "openvino", "auto", 1))
+        open_engine(file_bundle, EngineRequest("cuda", "openvino", "auto", 1))
 
 
 @pytest.mark.parametrize(
@@ -156,19 +128,21 @@ def test_fastest_that_was_measured_on_this_gpu_comes_first(
     speeds: dict[str, float],
     versions: tuple[str, ...],
     first: tuple[str, str],
-    bundle: FileBundle,
+    file_bundle: FileBundle,
     library: FakeLibrary,
 ) -> None:
-    bundle.__dict__["_parity_json"] = {"rows_per_s": speeds}
-    ways, why = gpu.choose_ways(bundle, find_gpus()[0][0], "auto", "auto", dict.fromkeys(versions, "1"))
+    file_bundle.__dict__["_proof_json"] = {"rows_per_s": speeds}
+    ways, why = choose_ways(file_bundle, find_gpus()[0][0], "auto", "auto", dict.fromkeys(versions, "1"))
     assert ways[0] == first
     measured = f"{first[0]} {first[1]} on Fake GPU" in speeds
     assert ("the fastest that was measured" in why) == measured
 
 
-def test_bundle_without_halves_prefers_the_runtime_that_makes_them(bundle: FileBundle, library: FakeLibrary) -> None:
-    bundle.holds = lambda kind, dtype: dtype == "float32"  # type: ignore[method-assign]
-    ways, _ = gpu.choose_ways(bundle, find_gpus()[0][0], "auto", "auto", {"tensorrt": "1", "torch": "1"})
+def test_bundle_without_halves_prefers_the_runtime_that_makes_them(
+    file_bundle: FileBundle, library: FakeLibrary
+) -> None:
+    file_bundle.holds = lambda kind, dtype: dtype == "float32"  # type: ignore[method-assign]
+    ways, _ = choose_ways(file_bundle, find_gpus()[0][0], "auto", "auto", {"tensorrt": "1", "torch": "1"})
     assert ways == [("torch", "float16"), ("tensorrt", "float32"), ("torch", "float32")]
 
 
@@ -181,19 +155,19 @@ class Wrong(ToyEngine):
 
 
 def test_engine_that_fails_its_proof_is_refused_and_remembered(
-    bundle: FileBundle, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    file_bundle: FileBundle, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(selfcheck, "open_reference", lambda *_: Wrong())
+    monkeypatch.setattr(first_use, "open_reference", lambda *_: Wrong())
     with pytest.raises(ModelError, match=r"tensorrt float16 on cuda:0: got mask: got a mean difference"):
-        open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1))
+        open_engine(file_bundle, EngineRequest("cuda", "tensorrt", "float16", 1))
     assert trt.library.clean
-    monkeypatch.setattr(selfcheck, "open_reference", lambda *_: pytest.fail("it has been compared before"))
+    monkeypatch.setattr(first_use, "open_reference", lambda *_: pytest.fail("it has been compared before"))
     with pytest.raises(ModelError, match=r"delete .*json to try again"):
-        open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1))
+        open_engine(file_bundle, EngineRequest("cuda", "tensorrt", "float16", 1))
     (path,) = (tmp_path / "cache" / "proofs").glob("toy-tensorrt-float16-*.json")
     path.unlink()
-    monkeypatch.setattr(selfcheck, "open_reference", lambda *_: ToyEngine())
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
+    monkeypatch.setattr(first_use, "open_reference", lambda *_: ToyEngine())
+    open_engine(file_bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     found = json.loads(path.read_text())
     assert found["record"]["verdict"] == "passed"
     assert found["record"]["n_reads"] > 250
@@ -202,18 +176,22 @@ def test_engine_that_fails_its_proof_is_refused_and_remembered(
 
 
 def test_auto_goes_on_to_float32_when_halves_fail_and_says_so(
-    bundle: FileBundle, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    file_bundle: FileBundle,
+    trt: FakeTensorRt,
+    usable_runtimes: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    only(monkeypatch, tensorrt=trt.__version__)
+    usable_runtimes(tensorrt=trt.__version__)
     references = iter([Wrong(), ToyEngine()])
-    monkeypatch.setattr(selfcheck, "open_reference", lambda *_: next(references))
-    with open_engine(bundle, EngineRequest("cuda", "auto", "auto", 1)) as engine:
+    monkeypatch.setattr(first_use, "open_reference", lambda *_: next(references))
+    with open_engine(file_bundle, EngineRequest("cuda", "auto", "auto", 1)) as engine:
         assert engine.dtype == "float32"
     assert "tensorrt float16 on cuda:0: got mask" in caplog.text
 
 
 def test_proof_of_another_version_bundle_or_gpu_does_not_count(
-    bundle: FileBundle, trt: FakeTensorRt, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
+    file_bundle: FileBundle, trt: FakeTensorRt, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[str] = []
 
@@ -221,18 +199,18 @@ def test_proof_of_another_version_bundle_or_gpu_does_not_count(
         compared.append("once")
         return ToyEngine()
 
-    monkeypatch.setattr(selfcheck, "open_reference", reference)
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
+    monkeypatch.setattr(first_use, "open_reference", reference)
+    open_engine(file_bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
+    open_engine(file_bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     assert len(compared) == 1
     library.names = ("Other GPU",)
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
+    open_engine(file_bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     assert len(compared) == 2
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRt(library, "11.5.0"))
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
+    open_engine(file_bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     assert len(compared) == 3
-    bundle.__dict__["sha256"] = "1" * 64
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
+    file_bundle.__dict__["sha256"] = "1" * 64
+    open_engine(file_bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
     assert len(compared) == 4
 
 

@@ -4,67 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from change_json import MISSING, change
+from commands import WYR_BATCH, info_refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_models import save_toy_checkpoints
 
-from wyr_batch import cache as plancache
+from wyr_batch import cache
 from wyr_batch.bundle import Bundle, load_bundle, starter_path
 from wyr_batch.cli import main
 from wyr_batch.cli.export import read_metrics
 from wyr_batch.errors import ModelError, UsageError
-from wyr_batch.models.checkpoints import load_encoder, load_explainer, load_explanandum, read_ranks
-from wyr_batch.models.encoder import EncoderConfig
-from wyr_batch.models.tensorfile import read_tensors
 from wyr_batch.proof.first_use import read_proof
-
-EXAMPLE = Path(__file__).parents[1] / "examples" / "reads.fastq.gz"
-MISSING = object()
-
-
-def change(path: Path, place: tuple[str | int, ...], value: Any) -> None:
-    """Put a value into a JSON file, or remove what is there if it is MISSING; an empty place is all of it."""
-    content: Any = json.loads(path.read_text(encoding="utf-8"))
-    inner = content
-    for key in place[:-1]:
-        inner = inner[key]
-    if not place:
-        content = value
-    elif value is MISSING:
-        del inner[place[-1]]
-    else:
-        inner[place[-1]] = value
-    path.write_text(json.dumps(content))
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return shutil.copytree(starter_path(), tmp_path / "b")
-
-
-def refusal(capsys: pytest.CaptureFixture[str], path: Path) -> str:
-    """Return what `info` says of a path that it refuses."""
-    capsys.readouterr()
-    assert main(["info", str(path)]) == 1
-    said = capsys.readouterr().err
-    assert "unexpected" not in said
-    assert ": got " in said
-    assert ", expected " in said
-    return said
 
 
 RECORD = ("files", "model.onnx")
@@ -113,14 +76,14 @@ def test_what_is_wrong_in_a_bundle_is_named(
     file: str, place: tuple[str | int, ...], value: Any, words: str, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(bundle / f"{file}.json", place, value)
-    assert words in refusal(capsys, bundle)
+    assert words in info_refusal(capsys, bundle)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
 def test_bundle_that_is_no_json_is_a_message(content: bytes, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("parity.json", "bundle.json"):
         (bundle / name).write_bytes(content)
-        assert name in refusal(capsys, bundle)
+        assert name in info_refusal(capsys, bundle)
 
 
 @pytest.mark.parametrize(
@@ -130,21 +93,21 @@ def test_bundle_that_is_no_json_is_a_message(content: bytes, bundle: Path, capsy
 def test_names_may_not_leave_the_bundle(name: str, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(bundle / "model.onnx", bundle.parent / "outside.onnx")
     change(bundle / "bundle.json", ("files", 0, "path"), name)
-    said = refusal(capsys, bundle)
+    said = info_refusal(capsys, bundle)
     assert f"files[0].path: got {json.dumps(name)}, expected a relative path that stays inside the bundle" in said
     assert "Do not trust this bundle." in said
 
 
 def test_names_come_once_and_are_looked_up_without_a_crash(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(bundle / "bundle.json", ("files", 1, "path"), "model.onnx")
-    assert 'files[1].path: got "model.onnx", expected each path once' in refusal(capsys, bundle)
+    assert 'files[1].path: got "model.onnx", expected each path once' in info_refusal(capsys, bundle)
     change(bundle / "bundle.json", ("files", 1, "path"), "x" * 300)
-    assert "File name too long" in refusal(capsys, bundle)
+    assert "File name too long" in info_refusal(capsys, bundle)
     with pytest.raises(ModelError, match="File name too long"):
         load_bundle(Path("x" * 300))
     (bundle / "loop").symlink_to("loop")
     change(bundle / "bundle.json", ("files", 1, "path"), "loop")
-    assert "b/loop: got 'Too many levels of symbolic links'" in refusal(capsys, bundle)
+    assert "b/loop: got 'Too many levels of symbolic links'" in info_refusal(capsys, bundle)
 
 
 def test_fields_that_old_bundles_lack_may_be_missing(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,11 +130,10 @@ def test_text_is_utf8_whatever_the_locale(bundle: Path) -> None:
     content = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
     content["ranks"][2]["name"] = "Gattung ä 属"
     (bundle / "bundle.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    code = "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     for encoding in ("ascii", "latin-1", "utf-8"):
         done = subprocess.run(
-            [sys.executable, "-c", code, "info", str(bundle), "--json"],
+            [*WYR_BATCH, "info", str(bundle), "--json"],
             capture_output=True,
             env={**environment, "PYTHONIOENCODING": encoding},
         )
@@ -223,100 +185,6 @@ def test_any_value_anywhere_loads_or_is_a_model_error(name: str) -> None:
         check()
 
 
-EXPLANANDUM, EXPLAINER = "explanandum/base_model/config.json", "explainer/config.json"
-LABELS = "explanandum/data_processor/labels.json"
-
-
-@pytest.mark.parametrize(
-    ("file", "place", "value", "words"),
-    [
-        (LABELS, (), [], "labels.json: got [], expected an object"),
-        (LABELS, ("ranks",), "genus", 'labels.json, ranks: got "genus", expected a list of objects'),
-        (LABELS, ("ranks", 0, "labels", 0), None, r"ranks\[0\].labels: got \[null, "),
-        (LABELS, ("ranks", 0, "labels", 0), "Viruses", "explanandum: got the label 'Viruses' .* twice"),
-        ("explanandum/wyr.json", (), 3, "wyr.json: got 3, expected an object"),
-        ("explanandum/wyr.json", ("pooling",), "max", 'wyr.json, pooling: got "max", expected one of mean, cls'),
-        (EXPLANANDUM, (), [], "config.json: got [], expected an object"),
-        (EXPLANANDUM, ("hidden_size",), "32", 'config.json, hidden_size: got "32", expected a whole number from 1'),
-        (EXPLANANDUM, ("num_attention_heads",), 0, "num_attention_heads: got 0, expected"),
-        (EXPLANANDUM, ("num_attention_heads",), 32, "got hidden_size 32 with 32 heads, expected an even number"),
-        (EXPLANANDUM, ("num_hidden_layers",), 10**9, "num_hidden_layers: got 1000000000, expected .* to 1000"),
-        (EXPLANANDUM, ("pad_token_id",), 4107, "pad_token_id: got 4107, expected"),
-        (EXPLANANDUM, ("layer_norm_eps",), None, "layer_norm_eps: got null, expected a number"),
-        (EXPLAINER, (), None, "config.json: got null, expected an object"),
-        (EXPLAINER, ("num_classes",), MISSING, "config.json, num_classes: got nothing, expected a whole number"),
-        (EXPLAINER, ("num_layers",), 1.5, "config.json, num_layers: got 1.5, expected a whole number"),
-        (EXPLAINER, ("cell_states",), 1, "cell_states: got 1, expected true or false"),
-        (EXPLAINER, ("kind",), "readout", 'kind: got "readout", expected one of lstm'),
-        (EXPLAINER, ("n_heads",), 2, "got the field 'n_heads', expected vocab_size, "),
-    ],
-)
-def test_what_is_wrong_in_a_checkpoint_is_named(
-    file: str, place: tuple[str | int, ...], value: Any, words: str, tmp_path: Path
-) -> None:
-    words = words.replace("[]", r"\[\]")
-    explanandum, explainer = save_toy_checkpoints(tmp_path)
-    change(tmp_path / file, place, value)
-    with pytest.raises(ModelError, match=words):
-        load_explainer(explainer) if file == EXPLAINER else load_explanandum(explanandum)
-
-
-def test_labels_that_are_numbers_are_texts(tmp_path: Path) -> None:
-    explanandum, _ = save_toy_checkpoints(tmp_path)
-    change(tmp_path / LABELS, ("ranks", 0, "labels"), [2, "10239"])
-    assert read_ranks(explanandum)[0].labels == ("2", "10239")
-
-
-PICKLES = (
-    *(None, 3, [], {}, {"encoders": 3}, {"encoders": ["a"], "labels": []}, [[1], ["kingdom"]], {"encoders": [[{}]]}),
-    *({"encoders": {"kingdom": labels}} for labels in ("ab", np.zeros((2, 2)), [], ["a", "a"])),
-    {"encoders": {"genus": ["a", "b"]}},
-)
-
-
-@pytest.mark.parametrize("content", PICKLES, ids=str)
-def test_pickles_of_another_shape_are_model_errors(content: Any, tmp_path: Path) -> None:
-    folder = tmp_path / "data_processor"
-    folder.mkdir()
-    (folder / "metadata.json").write_text('{"labels": ["kingdom"]}')
-    (folder / "data_processor.pkl").write_bytes(pickle.dumps(content, protocol=4))
-    with pytest.raises(ModelError, match=f"{tmp_path}.*: got .*, expected "):
-        read_ranks(tmp_path)
-    (folder / "metadata.json").write_text('{"labels": "kingdom"}')
-    with pytest.raises(ModelError, match=r'metadata.json, labels: got "kingdom", expected a list of texts'):
-        read_ranks(tmp_path)
-
-
-def test_shards_stay_in_the_folder_of_their_index(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(EncoderConfig(hidden_size=8, num_attention_heads=2).to_json())
-    index = tmp_path / "model.safetensors.index.json"
-    for content, words in (
-        ({"weight_map": {"esm.x": "../shard.safetensors"}}, r"weight_map.esm.x: got .*Do not trust"),
-        ({"weight_map": {"esm.x": 1}}, r"weight_map.esm.x: got 1, expected text"),
-        ({"weight_map": []}, r"weight_map: got \[\], expected an object"),
-        ({}, r"weight_map: got nothing, expected an object"),
-    ):
-        index.write_text(json.dumps(content))
-        with pytest.raises(ModelError, match=words):
-            load_encoder(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [3, {}, {"dtype": 1, "shape": [1], "data_offsets": [0, 4]}, {"dtype": "F32", "shape": [-1, -1]}]
-    + [{"dtype": "F32", "shape": shape, "data_offsets": [0, 4]} for shape in ([-1, -1], [1.0], 1)]
-    + [{"dtype": "F32", "shape": [1], "data_offsets": at} for at in ([0], [0, 4, 8], ["0", "4"], [-4, 0])]
-    + [{"dtype": "F32", "shape": [0, 10**30], "data_offsets": [0, 0]}],
-    ids=str,
-)
-def test_tensor_of_another_shape_is_a_model_error(entry: Any, tmp_path: Path) -> None:
-    header = json.dumps({"x": entry}).encode()
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with pytest.raises(ModelError, match=r"x\.safetensors"):
-        read_tensors(path)
-
-
 PROOF = {"key": {"a": 1}, "record": {"verdict": "passed", "failures": []}, "rows_per_s": 2.0}
 
 
@@ -345,82 +213,13 @@ def test_cached_plan_with_another_sidecar_is_built_again(
     sidecar: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WYR_CACHE", str(tmp_path / "cache"))
-    plan = plancache.save_plan("toy", {"a": 1}, b"plan", {})
+    plan = cache.save_plan("toy", {"a": 1}, b"plan", {})
     assert plan.parent.stat().st_mode & 0o777 == 0o700
-    assert plancache.find_plan("toy", {"a": 1}) == (b"plan", "")
+    assert cache.find_plan("toy", {"a": 1}) == (b"plan", "")
     plan.with_suffix(".json").write_bytes(sidecar)
-    found, why = plancache.find_plan("toy", {"a": 1})
+    found, why = cache.find_plan("toy", {"a": 1})
     assert found is None
     assert why
-
-
-def foreign(footer: dict[str, str]) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        pq.write_table(pa.table({"x": [1]}).replace_schema_metadata(footer), path)
-
-    return write
-
-
-EXPECTED = "expected a bundle (bundle.json), a folder of parts (_run.json, part-000000.parquet) or a Parquet file"
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (foreign({}), "footer wyr: got nothing, expected JSON"),
-        (foreign({"wyr": "three"}), "footer wyr: got Expecting value"),
-        (foreign({"wyr": "[3]"}), "footer wyr: got [3], expected an object"),
-        (foreign({"wyr": '{"n": NaN}'}), "footer wyr: got NaN, which is no number of JSON"),
-        (lambda path: path.write_text("PAR1 but no Parquet"), EXPECTED),
-        (lambda path: path.mkdir(), f"got a folder of other things, {EXPECTED}"),
-        (lambda path: os.mkfifo(path), f"got a pipe, {EXPECTED}"),
-        (lambda path: path.symlink_to(path), "got 'Too many levels of symbolic links'"),
-        (lambda path: None, f"got nothing there, {EXPECTED}"),
-    ],
-)
-def test_info_on_what_is_not_ours(
-    make: Callable[[Path], object], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make(tmp_path / "x.parquet")
-    assert words in refusal(capsys, tmp_path / "x.parquet")
-    assert "File name too long" in refusal(capsys, tmp_path / ("x" * 300))
-
-
-def test_info_on_a_folder_of_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "parts"
-    assert main(["run", str(EXAMPLE), "-n", "50", "-q", "-o", f"{folder}/"]) == 0
-    capsys.readouterr()
-
-    def info() -> dict[str, Any]:
-        assert main(["info", str(folder), "--json"]) == 0
-        found: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return found
-
-    whole = info()
-    assert (whole["rows"], whole["parts"], whole["finished"]) == (50, 1, True)
-    assert whole["columns"]["read_id"] == "string"
-    assert whole["runtime"]
-    # As a run leaves it that is not finished, before its first part and after some.
-    part = folder / "part-000000.parquet"
-    footer, table = pq.read_metadata(part).metadata, pq.read_table(part)
-    (folder / "_run.json").write_bytes(footer[b"wyr_run"])
-    kept = {key: footer[key] for key in (b"wyr", b"wyr_part")}
-    for path in (part, folder / "part-000001.parquet"):
-        pq.write_table(table.replace_schema_metadata(kept), path)
-    (folder / "part-000002.parquet.partial").touch()
-    assert info() == {**whole, "rows": 100, "parts": 2, "finished": False}
-    for path in folder.glob("part-*"):
-        path.rename(tmp_path / path.name)
-    assert info() == {**whole, "rows": 0, "parts": 0, "finished": False, "columns": {}}
-
-    foreign({"wyr": "{}"})(part)
-    assert "part-000000.parquet, footer wyr_part: got nothing" in refusal(capsys, folder)
-    part.write_bytes(b"cut")
-    assert "part-000000.parquet: got " in refusal(capsys, folder)
-    part.unlink()
-    for wrong, words in (([], "got [], expected an object"), ({"footer": 1}, "footer: got 1, expected an object")):
-        (folder / "_run.json").write_text(json.dumps(wrong))
-        assert words in refusal(capsys, folder)
 
 
 @pytest.mark.parametrize("content", ["[]", '{"n": NaN}', '{"n": -Infinity}', "{", ""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_onnxruntime_for_cpus_is_not_taken_for_a_gpus(
     assert asked == [("CUDAExecutionProvider", provider_options(1))]
     assert provider_options(1) == {"device_id": "1", "arena_extend_strategy": "kSameAsRequested", "use_tf32": "0"}
     assert not session_options(ort).enable_mem_pattern
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match="onnxruntime-gpu"):
         onnx_cuda.import_onnxruntime()
 

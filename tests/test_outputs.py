@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -15,7 +13,8 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from toy_engine import RANKS, toy_bundle
+from commands import WYR_BATCH, finished
+from toy_engine import RANKS, run_toy, toy_bundle
 
 from wyr_batch import api
 from wyr_batch.bundle import starter_path
@@ -101,87 +100,84 @@ def contents(folder: Path) -> dict[str, object]:
 
 
 def test_the_file_that_standard_input_comes_from_is_not_replaced(reads: Path) -> None:
-    code = "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "run", "-", "-o", "r.fq", "--overwrite"]
     with reads.open() as file:
-        done = subprocess.run(command, stdin=file, capture_output=True, text=True)
+        done = finished([*WYR_BATCH, "run", "-", "-o", "r.fq", "--overwrite"], stdin=file)
     assert done.returncode == 2
     assert "the file that standard input comes from" in done.stderr
     assert reads.read_text() == FASTQ
 
 
-@pytest.mark.usefixtures("toy")
+@pytest.mark.usefixtures("small_chunks")
 def test_overwrite_keeps_links_and_what_others_put_beside_the_parts(reads: Path) -> None:
     target, link = reads.parent / "real.parquet", reads.parent / "m.parquet"
     target.write_text("old")
     link.symlink_to(target)
-    api.run(RunConfig((str(reads),), link, overwrite=True))
+    run_toy(RunConfig((str(reads),), link, overwrite=True))
     assert link.is_symlink()
     assert pq.read_metadata(target).num_rows == 40
     assert sorted(path.name for path in reads.parent.iterdir()) == ["m.parquet", "r.fq", "real.parquet"]
 
 
-@pytest.mark.usefixtures("toy")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_folder_of_other_tools_parts_is_left_alone_and_our_own_replaced(reads: Path) -> None:
     folder = reads.parent / "parts"
-    api.run(RunConfig((str(reads),), folder, dataset=True, part_s=0))
+    run_toy(RunConfig((str(reads),), folder, dataset=True, part_s=0))
     ours = sorted(path.name for path in folder.iterdir())
     spark = folder / "part-00000-3f1c.snappy.parquet"
     duckdb.sql("select 1 as x").write_parquet(str(spark))
     with pytest.raises(OutputError, match=r"holds part-00000-3f1c\.snappy\.parquet, which this tool did not write"):
-        api.run(RunConfig((str(reads),), folder, overwrite=True))
+        run_toy(RunConfig((str(reads),), folder, overwrite=True))
     assert sorted(path.name for path in folder.iterdir()) == sorted([*ours, spark.name])
     spark.unlink()
-    api.run(RunConfig((str(reads),), folder, overwrite=True))
+    run_toy(RunConfig((str(reads),), folder, overwrite=True))
     assert [path.name for path in folder.iterdir()] == ["part-000000.parquet"]
 
 
-@pytest.mark.usefixtures("toy")
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("part_s", [0, 30])
 def test_every_reader_of_folders_reads_a_finished_one(reads: Path, part_s: float) -> None:
     """polars and DuckDB take every file of a folder for Parquet, whatever its name begins with."""
     folder = reads.parent / "parts"
-    api.run(RunConfig((str(reads),), folder, dataset=True, part_s=part_s))
+    run_toy(RunConfig((str(reads),), folder, dataset=True, part_s=part_s))
     assert {path.suffix for path in folder.iterdir()} == {".parquet"}
     assert ds.dataset(folder).count_rows() == 40
     assert len(pd.read_parquet(folder)) == 40
     assert duckdb.sql(f"select count(*) from read_parquet('{folder}/*')").fetchall() == [(40,)]
 
 
-@pytest.mark.usefixtures("toy")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_damaged_part_is_not_joined(reads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = reads.parent / "m.parquet"
     reads.write_text(FASTQ + "@cut\nACGT\n")
     config = RunConfig((str(reads),), output, part_s=0)
     with pytest.raises(InputError):
-        api.run(config)
+        run_toy(config)
     part = parts_folder(output) / "part-000000.parquet"
     content = bytearray(part.read_bytes())
     content[20] ^= 1
     part.write_bytes(content)
     reads.write_text(FASTQ + "@cut\nACGT\n+\nIIII\n")
     with pytest.raises(OutputError, match=r"part-000000\.parquet: got other bytes than were written"):
-        api.run(RunConfig((str(reads),), output, resume=True))
+        run_toy(RunConfig((str(reads),), output, resume=True))
     part.unlink()
-    api.run(RunConfig((str(reads),), output, resume=True))
+    run_toy(RunConfig((str(reads),), output, resume=True))
     assert pq.read_metadata(output).num_rows == 41
 
 
-@pytest.mark.usefixtures("toy")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_copied_input_is_resumed_and_an_input_given_twice_keeps_its_name(reads: Path) -> None:
     output, other = reads.parent / "m.parquet", reads.parent / "other.fq"
     other.write_text(FASTQ[: len(FASTQ) // 2] + "@cut\n")
     config = RunConfig((str(other), str(reads), str(other)), output)
     with pytest.raises(InputError):
-        api.run(config)
+        run_toy(config)
     for path in (other, reads):
         os.utime(path, (1, 1))
     other.write_text(FASTQ)
-    api.run(RunConfig(config.inputs, output, resume=True))
+    run_toy(RunConfig(config.inputs, output, resume=True))
     assert pq.read_table(output)["file"].to_pylist() == [name for name in config.inputs for _ in range(40)]
 
 
-@pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(
     "content", [b"", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00"]
 )
@@ -198,7 +194,6 @@ def test_a_sample_of_no_reads_is_a_table_of_no_rows(
     assert ds.dataset(folder).count_rows() == 0
 
 
-@pytest.mark.usefixtures("toy")
 def test_names_that_are_not_utf8_go_everywhere(reads: Path) -> None:
     name = os.fsdecode(b"r\xff.fq")
     os.rename(reads, reads.parent / name)

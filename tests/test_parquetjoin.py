@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wyr_batch.rows.join import join_parquet, shifted_footer
+from wyr_batch.rows.join import UnknownField, join_parquet, shifted_footer
 
 LABELS = pa.dictionary(pa.int32(), pa.string())
 
@@ -75,3 +75,17 @@ def test_a_cut_part_or_one_of_another_schema_is_refused(tmp_path: Path) -> None:
     for bad in (cut, other):
         with (tmp_path / "out.parquet").open("wb") as out, pytest.raises((OSError, RuntimeError)):
             join_parquet([good, bad], out, table(0, 0).schema, {})
+
+
+@pytest.mark.parametrize(
+    ("field", "footer"),
+    [
+        ("10", "05 14 02 00"),
+        ("4.8", "49 1c 85 02 00 00"),
+        ("4.1.10", "49 1c 19 1c 05 14 02 00 00 00"),
+        ("4.1.3.18", "49 1c 19 1c 3c 05 24 02 00 00 00 00"),
+    ],
+)
+def test_a_field_that_parquet_did_not_have_may_be_an_offset_and_is_refused(field: str, footer: str) -> None:
+    with pytest.raises(UnknownField, match=f"field {field}$"):
+        shifted_footer(bytes.fromhex(footer), 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -13,51 +12,32 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 import wyr_batch.export.write_bundle as export_module
-from toy_models import MAX_TOKENS, save_toy_checkpoints, toy_explainer, toy_explanandum
+from exported_toy import SHORT, models_of, own_checkpoint
+from toy_models import predicted, torch_outputs
 from wyr_batch.export import proof
-from wyr_batch.export.graph import graph_module
-from wyr_batch.export.onnx_file import onnx_from_torch
-from wyr_batch.export.torch_proof import FLOAT16, THRESHOLDS, Candidate
 from wyr_batch.export.write_bundle import export_bundle
 
 from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.choose import RUNTIMES, EngineRequest, choose_runtime, open_engine
 from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.errors import ModelError
-from wyr_batch.models.explainer import Explainer
 from wyr_batch.models.fused import Fused, FusedOutput
-
-SETTINGS: dict[str, Any] = {"name": "toy", "window_bp": 3000, "max_tokens": MAX_TOKENS, "threads": 1}
-
-
-@pytest.fixture(scope="module")
-def every_precision(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The toy's random classes are often all but tied, so fewer labels need to agree than in a trained model."""
-    folder = tmp_path_factory.mktemp("precisions")
-    dtypes = ("float32", "float16", "bfloat16")
-    with pytest.MonkeyPatch.context() as patch:
-        for dtype in dtypes[1:]:
-            patch.setitem(THRESHOLDS, dtype, replace(THRESHOLDS[dtype], agreement=0.9, mask_mean=0.1))
-        return export_bundle(*save_toy_checkpoints(folder), folder / "toy", **SETTINGS, dtypes=dtypes)
-
+from wyr_batch.proof.compare import FLOAT16, THRESHOLDS, Candidate
 
 WAYS = [(runtime, dtype) for runtime, dtypes in RUNTIMES.items() for dtype in dtypes]
 
 
 @pytest.mark.parametrize(("runtime", "dtype"), WAYS)
-def test_every_way_to_compute_is_proven_and_near_the_reference(
-    runtime: str, dtype: str, every_precision: Bundle
-) -> None:
+def test_every_way_to_compute_is_proven_and_near_the_reference(runtime: str, dtype: str, exported: Bundle) -> None:
     rng = np.random.default_rng(1)
     ids = rng.integers(6, 4102, (8, 90)).astype(np.int32)
     ids[:, 0] = 3
     ids[3, 40:] = 1
     asked = np.full((8, 3), -1, np.int32)
     with (
-        open_engine(every_precision, EngineRequest("cpu", runtime, dtype, 1)) as engine,
-        open_engine(every_precision, EngineRequest("cpu", "torch", "float32", 1)) as reference,
+        open_engine(exported, EngineRequest("cpu", runtime, dtype, 1)) as engine,
+        open_engine(exported, EngineRequest("cpu", "torch", "float32", 1)) as reference,
     ):
         assert (engine.runtime, engine.dtype) == (runtime, dtype)
         found = EngineOutput(*map(np.array, engine.infer(ids, asked)))
@@ -71,8 +51,8 @@ def test_every_way_to_compute_is_proven_and_near_the_reference(
         assert (found.probs != wanted.probs).any(), "it did compute in another precision"
 
 
-def test_float16_graph_says_what_it_computes(every_precision: Bundle) -> None:
-    model = onnx.shape_inference.infer_shapes(onnx.load(every_precision.verified("onnx", "float16")))
+def test_float16_graph_says_what_it_computes(exported: Bundle) -> None:
+    model = onnx.shape_inference.infer_shapes(onnx.load(exported.verified("onnx", "float16")))
     types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)}
     by_op: dict[str, set[int]] = {}
     for node in model.graph.node:
@@ -85,26 +65,24 @@ def test_float16_graph_says_what_it_computes(every_precision: Bundle) -> None:
     assert types["probs"] == types["mask"] == full
 
 
-def test_checkpoint_without_its_labels_is_refused(every_precision: Bundle, tmp_path: Path) -> None:
-    folder = shutil.copytree(every_precision.folder, tmp_path / "toy")
+def test_checkpoint_without_its_labels_is_refused(exported: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported.folder, tmp_path / "toy")
     (folder / "checkpoint" / "explanandum" / "data_processor" / "labels.json").unlink()
     with pytest.raises(ModelError, match=r"labels\.json: got no such file, expected the one bundle\.json lists"):
         open_engine(load_bundle(folder), EngineRequest("cpu", "torch", "float32", 1))
 
 
-def test_precision_that_fails_stays_out(
-    every_precision: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_precision_that_fails_stays_out(exported: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def exported_before(module: Fused, path: Path, **options: Any) -> None:
-        shutil.copy(every_precision.folder / path.name, path)
+        shutil.copy(exported.folder / path.name, path)
 
     monkeypatch.setattr(export_module, "onnx_from_torch", exported_before)
     strict = replace(FLOAT16, probs=1e-9)
     monkeypatch.setitem(THRESHOLDS, "float16", strict)
     lines: list[str] = []
-    checkpoints = save_toy_checkpoints(tmp_path)
+    checkpoints = own_checkpoint(exported.folder)
     with pytest.raises(ModelError, match="got no float16 that agrees with float32 torch"):
-        export_bundle(*checkpoints, tmp_path / "toy", **SETTINGS, dtypes=("float32", "float16"), progress=lines.append)
+        export_bundle(*checkpoints, tmp_path / "toy", **SHORT, dtypes=("float32", "float16"), progress=lines.append)
     assert any(line.startswith("left out of the bundle:") and "model.fp16.onnx" in line for line in lines)
     assert not (tmp_path / "toy").exists()
     monkeypatch.setitem(THRESHOLDS, "float16", FLOAT16)
@@ -118,16 +96,16 @@ def test_precision_that_fails_stays_out(
         return lambda ids, asked: [values * np.float32(0.5) for values in candidate(ids, asked)]
 
     monkeypatch.setattr(proof, "candidates", without_torch)
-    bundle = export_bundle(*checkpoints, tmp_path / "toy", **SETTINGS, dtypes=("float32", "float16"))
-    assert set(bundle.parity) == {"model.onnx", "model.fp16.onnx"}
-    assert not bundle.runtime_parity
+    bundle = export_bundle(*checkpoints, tmp_path / "toy", **SHORT, dtypes=("float32", "float16"))
+    assert set(bundle.proofs) == {"model.onnx", "model.fp16.onnx"}
+    assert not bundle.runtime_proofs
     for runtime, dtype in (("openvino", "float32"), ("torch", "float16")):
         with pytest.raises(ModelError, match=f"got no passing record of {runtime} {dtype}"):
             open_engine(bundle, EngineRequest("cpu", runtime, dtype, 1))
 
 
-def test_auto_takes_what_is_proven_and_was_faster(every_precision: Bundle, tmp_path: Path) -> None:
-    folder = shutil.copytree(every_precision.folder, tmp_path / "toy")
+def test_auto_takes_what_is_proven_and_was_faster(exported: Bundle, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported.folder, tmp_path / "toy")
     content = json.loads((folder / "parity.json").read_text())
 
     def chosen(dtype: str = "float32", **speeds: float) -> str:
@@ -152,24 +130,23 @@ LARGE = pytest.param(
 
 
 @pytest.mark.parametrize(
-    ("n_tokens", "batches"), [*((n, (1, 3, 64)) for n in (7, 65, 251, 500)), (2047, (1, 3)), LARGE]
+    ("n_tokens", "batches"),
+    [*((n, (1, 3, 64)) for n in (7, 65, 251)), (500, (1, 3, 16)), (2047, (1, 3)), LARGE],
 )
 def test_other_lengths_batches_tails_and_zero_masks(
-    n_tokens: int, batches: tuple[int, ...], long_files: dict[str, Candidate]
+    n_tokens: int, batches: tuple[int, ...], reference: Fused, candidates: dict[str, Candidate]
 ) -> None:
-    reference = Fused(toy_explanandum(), silent_explainer()).eval()
     rng = np.random.default_rng(n_tokens)
     for n_rows in batches:
         ids = np.full((n_rows, n_tokens + 5), 1, np.int32)  # five columns of padding in every row
         ids[:, 0] = 3
         ids[:, 1:n_tokens] = rng.integers(6, 4102, (n_rows, n_tokens - 1))
         ids[-1, max(1, n_tokens // 2) :] = 1
-        asked = np.full((n_rows, 3), -1, np.int32)
+        asked = predicted(ids)
         asked[0] = (0, 0, 0)  # the classes whose masks are exactly 0
-        with torch.no_grad():
-            wanted = reference(torch.from_numpy(ids), torch.from_numpy(asked))
+        wanted = torch_outputs(reference, ids, asked)
         assert not wanted.mask[0].any()
-        for name, candidate in long_files.items():
+        for name, candidate in candidates.items():
             found = dict(zip(FusedOutput._fields, candidate(ids, asked), strict=True))
             for field in ("mask", "probs", "masked_probs"):
                 assert np.isfinite(found[field]).all(), (name, field)
@@ -177,23 +154,15 @@ def test_other_lengths_batches_tails_and_zero_masks(
                 np.testing.assert_allclose(found[field], getattr(wanted, field), atol=limit, err_msg=name)
 
 
-def silent_explainer() -> Explainer:
-    """The toy, with a mask of exact zeros for the first class of every rank."""
-    explainer = copy.deepcopy(toy_explainer())
-    with torch.no_grad():
-        for first in (0, 2, 5):
-            explainer.head.weight[first] = 0.0
-            explainer.head.bias[first] = -200.0
-    return explainer
+@pytest.fixture(scope="module")
+def reference(exported: Bundle) -> Fused:
+    """The torch models that the bundle was made from."""
+    return models_of(exported)
 
 
 @pytest.fixture(scope="module")
-def long_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Candidate]:
-    folder = tmp_path_factory.mktemp("long")
-    for dtype, name in proof.FILES.items():
-        onnx_from_torch(graph_module(toy_explanandum(), silent_explainer(), 2053, dtype), folder / name)
-    reference = Fused(toy_explanandum(), silent_explainer()).eval()
-    ways = proof.candidates(folder, reference, ("float32", "float16"), 1)
+def candidates(exported: Bundle, reference: Fused) -> dict[str, Candidate]:
+    """What the export proves of float32 and float16, by runtime and precision."""
 
     def as_list(candidate: Candidate) -> Candidate:
         def run(ids: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
@@ -202,4 +171,5 @@ def long_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Candidate]
 
         return run
 
+    ways = proof.candidates(exported.folder, reference, ("float32", "float16"), 1)
     return {f"{name} {dtype}": as_list(candidate) for _, name, dtype, candidate in ways}

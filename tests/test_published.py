@@ -62,7 +62,8 @@ def bundle(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     save_explainer(toy_explainer(), folder / "explainer", {"recipe": "toy"})
     words = ["export", "--explanandum", str(classifier), "--explainer", str(folder / "explainer")]
-    assert main([*words, "-o", str(folder / "bundle"), "--max-tokens", "128", "--window", "600", "-q"]) == 0
+    words += ["--max-tokens", "128", "--window", "600", "--verify", str(DATA / "sequences.fasta")]
+    assert main([*words, "-o", str(folder / "bundle"), "-q"]) == 0
     return folder / "bundle"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,13 @@ import pytest
 from same_rows import differences
 
 import wyr_batch
+from wyr_batch.api import run
 from wyr_batch.bundle import load_bundle
+from wyr_batch.choose import EngineRequest, open_engine
 from wyr_batch.cli import main
+from wyr_batch.engines.base import Engine
+from wyr_batch.host import available_cpus
+from wyr_batch.job.config import RunConfig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TOLERANCE = 1e-5
@@ -28,11 +33,17 @@ def read_fastq(path: Path) -> list[tuple[str, str]]:
     return [(lines[i][1:], lines[i + 1]) for i in range(0, len(lines), 4)]
 
 
-def explain(folder: Path, reads: Sequence[tuple[str, str]], *options: str) -> list[dict[str, Any]]:
+def explain(folder: Path, reads: Sequence[tuple[str, str]], engine: Engine, **options: Any) -> list[dict[str, Any]]:
     source, output = folder / "in.fasta", folder / "out.parquet"
     source.write_text("".join(f">{name}\n{bases}\n" for name, bases in reads))
-    assert main(["run", str(source), "-q", "--overwrite", "-o", str(output), *options]) == 0
+    run(RunConfig((str(source),), output, overwrite=True, **options), engines=[engine])
     return pq.read_table(output).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with open_engine(load_bundle(), EngineRequest("cpu", "auto", "auto", available_cpus())) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -67,34 +78,41 @@ def test_one_row_per_read_with_every_column(masks: Path, reads: list[tuple[str, 
     assert footer["bundle_sha256"] == load_bundle().sha256
 
 
-def test_token_start_and_masks_of_reads_with_n(tmp_path: Path) -> None:
-    row = explain(tmp_path, [("n", "ACGTACNNTTRYGACGTACA")])[0]
+def test_token_start_and_masks_of_reads_with_n(engine: Engine, tmp_path: Path) -> None:
+    row = explain(tmp_path, [("n", "ACGTACNNTTRYGACGTACA")], engine)[0]
     assert row["token_start"] == [0, 6, 7, 8, 9, 10, 12, 18, 19]
     assert len(row["mask"]) == 9
 
 
-def test_rows_do_not_depend_on_company_batch_or_order(tmp_path: Path, reads: list[tuple[str, str]]) -> None:
+def test_rows_do_not_depend_on_company_batch_or_order(
+    engine: Engine, tmp_path: Path, reads: list[tuple[str, str]]
+) -> None:
     long_read = ("long", "".join(bases for _, bases in reads[:20]))
     some = [*reads[:40], ("empty", ""), ("one", "A"), long_read, ("n", "ACGTAC" * 10 + "N" * 9 + "ACGT" * 9)]
-    together = explain(tmp_path, some, "-k", "3", "--rank-masks")
+    columns = {"top_k": 3, "rank_masks": True}
+    together = explain(tmp_path, some, engine, **columns)
     assert [row["status"] for row in together[-4:]] == ["empty", "ok", "windowed", "ok"]
-    for options in (["-b", "100"], ["-b", "1"], ["-b", "100000"], ["-t", "1"]):
-        other = explain(tmp_path, some, "-k", "3", "--rank-masks", *options)
+    for batch_tokens in (100, 1, 100_000):
+        other = explain(tmp_path, some, engine, **columns, max_batch_tokens=batch_tokens)
         for row, twin in zip(together, other, strict=True):
-            assert not differences(row, twin, TOLERANCE), options
-    turned = explain(tmp_path, some[::-1], "-k", "3", "--rank-masks")[::-1]
+            assert not differences(row, twin, TOLERANCE), batch_tokens
+    turned = explain(tmp_path, some[::-1], engine, **columns)[::-1]
     for row, twin in zip(together, turned, strict=True):
         assert not differences(row, twin, TOLERANCE)
     for index in (0, 17, -3, -2, -1):
-        alone = explain(tmp_path, [some[index]], "-k", "3", "--rank-masks")[0]
+        alone = explain(tmp_path, [some[index]], engine, **columns)[0]
         assert not differences(together[index], alone, TOLERANCE)
 
 
-def test_torch_and_onnx_agree(tmp_path: Path, reads: list[tuple[str, str]]) -> None:
-    onnx = explain(tmp_path, reads[:64])
-    torch = explain(tmp_path, reads[:64], "--runtime", "torch")
-    for row, twin in zip(onnx, torch, strict=True):
-        assert not differences(row, twin, TOLERANCE)
+@pytest.mark.parametrize("other", [("onnx", 1), ("onnx", 2), ("torch", 1)], ids=str)
+def test_runtimes_and_threads_agree(
+    other: tuple[str, int], engine: Engine, tmp_path: Path, reads: list[tuple[str, str]]
+) -> None:
+    runtime, n_threads = other
+    rows = explain(tmp_path, reads[:64], engine)
+    with open_engine(load_bundle(), EngineRequest("cpu", runtime, "float32", n_threads)) as twin_engine:
+        for row, twin in zip(rows, explain(tmp_path, reads[:64], twin_engine), strict=True):
+            assert not differences(row, twin, TOLERANCE)
 
 
 def test_python_gives_what_the_command_gives(masks: Path, reads: list[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""What a command finds around it: closed and full streams, full logs, sockets, names in the environment."""
+"""What a command finds around it: closed and full streams, full logs, names in the environment."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import click
 import pyarrow.parquet as pq
 import pytest
 from click.core import ParameterSource
-from no_network import can_forbid
-from toy_models import save_toy_checkpoints
+from commands import command_after, finished
 
 from wyr_batch.cli import COMMANDS, cli, main
 
@@ -22,10 +21,10 @@ EXAMPLE = ROOT / "examples" / "reads.fastq.gz"
 ENTRY = [sys.executable, "-c", "from wyr_batch.cli import entry; entry()"]
 
 
-def run_with(setting: str, *words: str, **more: object) -> subprocess.CompletedProcess[str]:
+def run_with(setting: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a shell that redirects its streams."""
     line = f'exec "$@" {setting}'
-    return subprocess.run(["bash", "-c", line, "bash", *ENTRY, *words], capture_output=True, text=True, **more)  # type: ignore[call-overload]
+    return finished(["bash", "-c", line, "bash", *ENTRY, *words])
 
 
 @pytest.mark.parametrize("setting", ["2>&-", "<&- >&- 2>&-", "2>/dev/full", ">/dev/full 2>&1"])
@@ -78,57 +77,13 @@ def test_a_full_disk_behind_the_log_is_said_once_and_the_run_is_whole(tmp_path: 
 
 
 def test_messages_come_once_whatever_others_do_with_the_root_logger(tmp_path: Path) -> None:
-    code = "import logging, sys; logging.basicConfig()\nfrom wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["run", str(EXAMPLE), "-n", "5", "-o", str(tmp_path / "m.parquet")]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    done = finished([*command_after("import logging", "logging.basicConfig()"), *words])
     assert done.returncode == 0
     assert done.stderr.count("No --model given") == 1
     home = {**os.environ, "HOME": "/nonexistent"}
-    quiet = subprocess.run([*ENTRY, *words, "-q", "--overwrite"], capture_output=True, text=True, env=home)
+    quiet = finished([*ENTRY, *words, "-q", "--overwrite"], env=home)
     assert (quiet.returncode, quiet.stderr) == (0, "")
-
-
-@pytest.mark.skipif(not can_forbid(), reason="the filter is for Linux on x86-64")
-def test_no_command_opens_an_internet_socket_or_writes_into_the_home_folder(tmp_path: Path) -> None:
-    """Every command and runtime, in one process that a socket would kill; as outside of CI, where reports are sent."""
-    home = tmp_path / "home"
-    home.mkdir()
-    explanandum, explainer = save_toy_checkpoints(tmp_path)
-    table = tmp_path / "table.csv"
-    rows = [f"{'ACGTTGCA' * 20},S{i % 2},P{i % 2},G{i % 2}" for i in range(60)]
-    table.write_text("\n".join(["sequence,superkingdom,phylum,genus", *rows]) + "\n")
-    few = ["--steps", "1", "--evaluate-every", "1", "--validation-reads", "4", "--batch-reads", "2", "--window", "60"]
-    commands = [
-        *(
-            ["run", str(EXAMPLE), "-n", "3", "-q", "-o", f"m-{name}.parquet", "-x", "cpu", "--runtime", name]
-            for name in ("onnx", "openvino", "torch")
-        ),
-        ["info"],
-        ["export", "-q", "--explanandum", str(explanandum), "--explainer", str(explainer), "-o", "bundle"],
-        ["train", "prepare", str(table), "-o", "table.parquet"],
-        ["train", "explanandum", "table.parquet", "-o", "new", "--min-sequences", "1", "--layers", "1", *few],
-        ["train", "explainer", "table.parquet", "--explanandum", "new", "-o", "its", *few],
-        ["evaluate", "table.parquet", "--explanandum", "new", "--explainer", "its", "-q", "--faithfulness-reads", "0"],
-    ]
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from no_network import forbid_internet; forbid_internet()\n"
-        "from wyr_batch.cli import main\n"
-        f"for words in {commands!r}:\n"
-        "    print(*words[:3], file=sys.stderr, flush=True)\n"
-        "    assert main(words) == 0, words\n"
-    )
-    outside_ci = ("CI", "GITHUB_ACTIONS", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST")
-    environment = {name: value for name, value in os.environ.items() if name not in outside_ci}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**environment, "HOME": str(home)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert not [path for path in home.rglob("*") if "telemetry" in path.name.lower() or "intel" in path.name.lower()]
 
 
 def every_option() -> list[tuple[str, click.Command, click.Option]]:

@@ -12,21 +12,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import ILLEGAL_ADDRESS, FakeLibrary, installed
+from fake_cuda import ILLEGAL_ADDRESS, FakeLibrary
 from fake_tensorrt import FakeTensorRt
 from same_rows import differences
-from toy_engine import RANKS, ToyBundle, ToyEngine, toy_bundle
+from toy_engine import RANKS, FileBundle, ToyEngine
 
+from wyr_batch.cache import read_json, save_plan
 from wyr_batch.choose import EngineRequest, open_engine, open_engines
+from wyr_batch.engines.base import Engine
 from wyr_batch.engines.cuda import Gpu
 from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.engines.tensorrt import TensorRtEngine
 from wyr_batch.engines.tensorrt_plan import BUCKET_TOKENS, plan_key, plan_profiles
-from wyr_batch.errors import EngineError, MissingExtraError, ModelError, OutOfMemory, UsageError
+from wyr_batch.errors import EngineError, MissingExtraError, OutOfMemory, UsageError
 from wyr_batch.explain.step import ExplainStep
 from wyr_batch.job.overlap import run_overlapped
 from wyr_batch.job.stats import RunStats
-from wyr_batch.proof import first_use as selfcheck
 from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.rows.columns import RowBuilder
 from wyr_batch.tokens.plan import Planner, Work
@@ -34,42 +35,13 @@ from wyr_batch.tokens.plan import Planner, Work
 PREDICTED = np.full(2, -1, np.int32)
 
 
-class FileBundle(ToyBundle):
-    """The toy, with a file that stands for both precisions of the graph."""
-
-    def verified(self, kind: str, dtype: str) -> Path:
-        if dtype not in ("float32", "float16"):
-            raise ModelError(f"{self.name}: got no {kind} {dtype}")
-        return self.folder / "model.onnx"
-
-    def holds(self, kind: str, dtype: str) -> bool:
-        return kind == "onnx"
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> FileBundle:
-    (tmp_path / "model.onnx").write_bytes(b"a graph")
-    toy = toy_bundle()
-    return FileBundle(tmp_path, toy.name, toy.ranks, toy.max_tokens, toy.window_bp, toy.pooling, ())
-
-
-@pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLibrary]:
-    logging.getLogger("wyr_batch").handlers.clear()  # of a command that another test ran
-    monkeypatch.setenv("WYR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(selfcheck, "open_reference", lambda bundle, threads: ToyEngine())
-    with installed(FakeLibrary()) as library:
-        yield library
-
-
-@pytest.fixture
-def trt(library: FakeLibrary, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    return use(FakeTensorRt(library), monkeypatch)
-
-
 def use(fake: FakeTensorRt, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
     return fake
+
+
+def opened(bundle: FileBundle, dtype: str = "float16") -> Engine:
+    return open_engine(bundle, EngineRequest("cuda", "tensorrt", dtype, 1))
 
 
 def batch(n_rows: int, n_tokens: int, seed: int = 0) -> np.ndarray:
@@ -91,9 +63,9 @@ def assert_toy(out: EngineOutput, ids: np.ndarray) -> None:
 
 
 def test_two_engines_of_one_plan_give_the_toys_results(
-    bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt
+    file_bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt
 ) -> None:
-    engines = open_engines(bundle, EngineRequest("cuda", "tensorrt", "auto", 1))
+    engines = open_engines(file_bundle, EngineRequest("cuda", "tensorrt", "auto", 1))
     assert [engine.describe() for engine in engines] == ["tensorrt float16 on cuda:0"] * 2
     assert trt.n_built == 1
     outputs = []
@@ -111,8 +83,8 @@ def test_two_engines_of_one_plan_give_the_toys_results(
         assert_toy(out, ids)
 
 
-def test_more_rows_than_a_profile_holds_are_run_in_pieces(bundle: FileBundle, trt: FakeTensorRt) -> None:
-    with open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)) as engine:
+def test_more_rows_than_a_profile_holds_are_run_in_pieces(file_bundle: FileBundle, trt: FakeTensorRt) -> None:
+    with opened(file_bundle) as engine:
         assert isinstance(engine, TensorRtEngine)
         most = engine._plan.profiles[-1][2]
         ids = np.tile(batch(1, 64), (2 * most + 1, 1))
@@ -122,18 +94,18 @@ def test_more_rows_than_a_profile_holds_are_run_in_pieces(bundle: FileBundle, tr
 
 @pytest.mark.parametrize(("dtype", "version"), [("float32", "10.12.0.36"), ("float16", "11.4.0.106")])
 def test_float32_is_without_tf32_and_profiles_hold_every_length(
-    dtype: str, version: str, bundle: FileBundle, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
+    dtype: str, version: str, file_bundle: FileBundle, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = use(FakeTensorRt(library, version), monkeypatch)
-    with open_engine(bundle, EngineRequest("cuda", "tensorrt", dtype, 1)) as engine:
+    with opened(file_bundle, dtype) as engine:
         assert engine.dtype == dtype
         assert fake.last_plan["tf32"] == (dtype == "float16")
         shapes = [profile["input_ids"] for profile in fake.last_plan["profiles"]]
         assert shapes[0][0] == [1, 1]
-        assert shapes[-1][2][1] == bundle.max_tokens
+        assert shapes[-1][2][1] == file_bundle.max_tokens
         assert all(low[0][1] == high[2][1] + 1 for high, low in pairwise(shapes))
         assert all(profile["explain_ids"][2][1] == len(RANKS) for profile in fake.last_plan["profiles"])
-        for n_tokens in range(1, bundle.max_tokens + 1):
+        for n_tokens in range(1, file_bundle.max_tokens + 1):
             ids = batch(2, n_tokens)
             assert_toy(engine.infer(ids, asked(2)), ids)
 
@@ -165,16 +137,16 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_that_fails_is_an_error_that_names_it(
-    call: str, bundle: FileBundle, trt: FakeTensorRt, library: FakeLibrary
+    call: str, file_bundle: FileBundle, trt: FakeTensorRt, library: FakeLibrary
 ) -> None:
     engine = None
     if call in list(CALLS)[4:]:
-        engine = open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1))
+        engine = opened(file_bundle)
         engine._contexts.clear()  # type: ignore[attr-defined]
     trt.fail, trt.says = call, "the reason it logged"
 
     def fail() -> None:
-        (engine or open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1))).infer(batch(2, 9), asked(2))
+        (engine or opened(file_bundle)).infer(batch(2, 9), asked(2))
 
     with pytest.raises(EngineError, match=CALLS[call]) as raised:
         fail()
@@ -189,7 +161,7 @@ def test_a_call_that_fails_is_an_error_that_names_it(
 
 
 def test_cached_plan_is_used_and_another_key_says_what_differs(
-    bundle: FileBundle, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    file_bundle: FileBundle, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "wyr_batch")
 
@@ -197,7 +169,7 @@ def test_cached_plan_is_used_and_another_key_says_what_differs(
         """Open with a TensorRT; return what was said about building, '' if nothing was built."""
         fake = use(FakeTensorRt(library, version), monkeypatch)
         caplog.clear()
-        open_engine(bundle, EngineRequest("cuda", "tensorrt", dtype, 1)).close()
+        opened(file_bundle, dtype).close()
         lines = [r.getMessage() for r in caplog.records if "building a plan" in r.getMessage()]
         assert fake.n_built == len(lines) <= 1
         return lines[0] if lines else ""
@@ -208,7 +180,7 @@ def test_cached_plan_is_used_and_another_key_says_what_differs(
     assert built() == built("10.14.1") == ""
     library.names = ("Other GPU",)
     assert "gpu: got Fake GPU, expected Other GPU" in built()
-    (bundle.folder / "model.onnx").write_bytes(b"another graph")
+    (file_bundle.folder / "model.onnx").write_bytes(b"another graph")
     said = built()
     assert "onnx_sha256: got " in said
     assert "gpu" not in said.replace("Other GPU", ""), "the likest plan is named, not just any"
@@ -216,41 +188,39 @@ def test_cached_plan_is_used_and_another_key_says_what_differs(
 
 
 def test_damaged_plan_and_one_that_does_not_load_are_built_again(
-    bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    file_bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO, "wyr_batch")
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
+    opened(file_bundle).close()
     (plan,) = (tmp_path / "cache" / "plans").glob("*.plan")
     good = plan.read_bytes()
     plan.write_bytes(good[:-3])
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
+    opened(file_bundle).close()
     assert f"{plan.name} is not the file that was written" in caplog.text
     assert plan.read_bytes() == good
 
     # As after an update of the driver: the key is the same, and TensorRT refuses the plan.
     content = json.loads(good) | {"version": "of another build"}
-    from wyr_batch.cache import read_json, save_plan
-
     sidecar = read_json(plan.with_suffix(".json"))
     assert sidecar is not None
     save_plan("toy-float16", sidecar["key"], json.dumps(content).encode(), {})
-    with open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)) as engine:
+    with opened(file_bundle) as engine:
         assert_toy(engine.infer(batch(3, 20), asked(3)), batch(3, 20))
     assert "the cached one could not be loaded: Serialization assertion" in caplog.text
     assert trt.n_built == 3
 
 
 def test_timing_cache_is_kept_and_one_of_another_gpu_is_left(
-    bundle: FileBundle, trt: FakeTensorRt, tmp_path: Path
+    file_bundle: FileBundle, trt: FakeTensorRt, tmp_path: Path
 ) -> None:
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)).close()
+    opened(file_bundle).close()
     (path,) = (tmp_path / "cache").glob("timing-*.cache")
     assert path.read_bytes() == b"timing "
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float32", 1)).close()
+    opened(file_bundle, "float32").close()
     assert path.read_bytes() == b"timing timing "
     path.write_bytes(b"of another GPU")
-    (bundle.folder / "model.onnx").write_bytes(b"another graph")
-    open_engine(bundle, EngineRequest("cuda", "tensorrt", "float32", 1)).close()
+    (file_bundle.folder / "model.onnx").write_bytes(b"another graph")
+    opened(file_bundle, "float32").close()
     assert path.read_bytes() == b"timing "
 
 
@@ -271,16 +241,20 @@ def test_key_holds_what_a_plan_depends_on(trt: FakeTensorRt) -> None:
 @pytest.mark.parametrize(
     "change", [{"mask": None}, {"probs": "INT32"}, {"input_ids": "FLOAT"}, {"extra": "FLOAT"}], ids=str
 )
-def test_engine_of_another_layout_is_refused(change: dict[str, Any], bundle: FileBundle, trt: FakeTensorRt) -> None:
+def test_engine_of_another_layout_is_refused(
+    change: dict[str, Any], file_bundle: FileBundle, trt: FakeTensorRt
+) -> None:
     trt.tensors = {name: kind for name, kind in {**trt.tensors, **change}.items() if kind}
     with pytest.raises(EngineError, match="TensorRT: got tensors"):
-        open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1))
+        opened(file_bundle)
 
 
-def test_out_of_device_memory_halves_and_goes_on(bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt) -> None:
-    with open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)) as engine:
+def test_out_of_device_memory_halves_and_goes_on(
+    file_bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt
+) -> None:
+    with opened(file_bundle) as engine:
         engine._slot.close()  # type: ignore[attr-defined]
-        engine = TensorRtEngine(bundle, "float16", engine._plan)  # type: ignore[attr-defined]
+        engine = TensorRtEngine(file_bundle, "float16", engine._plan)  # type: ignore[attr-defined]
         library.free_bytes = 40_000
         with pytest.raises(OutOfMemory, match=r"CUDA_ERROR_OUT_OF_MEMORY \(out of memory\)' on 100 reads"):
             engine.infer(batch(100, 64), asked(100))
@@ -292,13 +266,13 @@ def test_out_of_device_memory_halves_and_goes_on(bundle: FileBundle, library: Fa
         engine.close()
     trt.fail, trt.says = "execute_async_v3", "Cuda failure: out of memory"
     library.free_bytes = 1 << 30
-    engine = TensorRtEngine(bundle, "float16", engine._plan)
+    engine = TensorRtEngine(file_bundle, "float16", engine._plan)
     with pytest.raises(OutOfMemory):
         engine.infer(batch(2, 9), asked(2))
 
 
-def test_driver_error_names_the_call(bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt) -> None:
-    with open_engine(bundle, EngineRequest("cuda", "tensorrt", "float16", 1)) as engine:
+def test_driver_error_names_the_call(file_bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt) -> None:
+    with opened(file_bundle) as engine:
         library.codes["cuMemcpyHtoDAsync_v2"] = ILLEGAL_ADDRESS
         with pytest.raises(EngineError, match="cuMemcpyHtoDAsync_v2: CUDA_ERROR_ILLEGAL_ADDRESS"):
             engine.infer(batch(2, 9), asked(2))
@@ -306,12 +280,12 @@ def test_driver_error_names_the_call(bundle: FileBundle, library: FakeLibrary, t
 
 
 def test_overlapped_run_on_all_gpus_gives_the_rows_of_one_engine(
-    bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt
+    file_bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt
 ) -> None:
     library.names = ("Fake GPU", "Fake GPU")
     rng = np.random.default_rng(0)
     chunks = [["".join(rng.choice(list("ACGTN"), rng.integers(0, 200))) for _ in range(9)] for _ in range(12)]
-    engines = open_engines(bundle, EngineRequest("cuda:all", "tensorrt", "float16", 1))
+    engines = open_engines(file_bundle, EngineRequest("cuda:all", "tensorrt", "float16", 1))
     assert [engine.device for engine in engines] == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
     assert trt.n_built == 1, "GPUs of one model share a plan"
     planner = Planner(10, 2, 300, pad_to=engines[0].pad_to)
@@ -339,11 +313,11 @@ def test_overlapped_run_on_all_gpus_gives_the_rows_of_one_engine(
 
 
 def test_missing_and_old_tensorrt_say_what_to_install(
-    bundle: FileBundle, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
+    file_bundle: FileBundle, library: FakeLibrary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(MissingExtraError, match=r"--runtime tensorrt: .*pip install 'wyr-batch\[tensorrt\]'"):
-        open_engine(bundle, EngineRequest("cuda", "tensorrt", "auto", 1))
+        opened(file_bundle, "auto")
     use(FakeTensorRt(library, "10.9.0"), monkeypatch)
     with pytest.raises(UsageError, match=r"got TensorRT 10\.9\.0, expected 10\.12 or later"):
-        open_engine(bundle, EngineRequest("cuda", "tensorrt", "auto", 1))
+        opened(file_bundle, "auto")

@@ -21,7 +21,7 @@ from wyr_batch.engines.signature import Int32s
 from wyr_batch.errors import EngineError, InputError
 
 RUNTIMES = ("onnx", "openvino", "torch")
-N_READS = 200
+N_READS = 96
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)

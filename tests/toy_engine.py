@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from wyr_batch import api
 from wyr_batch.bundle import Bundle
 from wyr_batch.engines.base import Engine
 from wyr_batch.engines.signature import EngineOutput, Int32s
+from wyr_batch.errors import ModelError
+from wyr_batch.job.config import RunConfig
+from wyr_batch.job.stats import RunStats
 from wyr_batch.ranks import Rank
 
 RANKS = (Rank("kingdom", ("Animal", "Plant")), Rank("family", ("a", "b", "c")))
@@ -18,6 +23,18 @@ class ToyBundle(Bundle):
     """A bundle that is no folder."""
 
     sha256 = "0" * 64  # type: ignore[assignment]
+
+
+class FileBundle(ToyBundle):
+    """The toy, with a file that stands for both precisions of the graph."""
+
+    def verified(self, kind: str, dtype: str) -> Path:
+        if dtype not in ("float32", "float16"):
+            raise ModelError(self.name, f"no {kind} {dtype}", "one")
+        return self.folder / "model.onnx"
+
+    def holds(self, kind: str, dtype: str) -> bool:
+        return kind == "onnx"
 
 
 def toy_bundle(window_bp: int = 60, max_tokens: int = 64) -> Bundle:
@@ -72,3 +89,8 @@ class ToyEngine(Engine):
             part = np.exp(score)
             out.append(part / part.sum(axis=1, keepdims=True))
         return out
+
+
+def run_toy(config: RunConfig, **options: Any) -> RunStats:
+    """`api.run` on two toy engines."""
+    return api.run(config, engines=[ToyEngine(), ToyEngine()], **options)

@@ -1,10 +1,13 @@
-"""Small seeded models whose masks and predictions really vary; made once, on the fly."""
+"""Small seeded models whose masks and predictions really vary, made once, on the fly; batches for them."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,7 +15,7 @@ from wyr_batch.models.checkpoints import save_explainer, save_explanandum
 from wyr_batch.models.encoder import EncoderConfig
 from wyr_batch.models.explainer import Explainer, ExplainerConfig
 from wyr_batch.models.explanandum import Explanandum
-from wyr_batch.models.fused import Fused
+from wyr_batch.models.fused import Fused, FusedOutput
 from wyr_batch.ranks import Rank
 
 RANKS = (
@@ -41,15 +44,17 @@ def _spread(head: nn.Linear, inputs: torch.Tensor, deviation: float) -> None:
 
 
 @cache
-def toy_explanandum(pooling: str = "mean", seed: int = 0) -> Explanandum:
-    """Return hidden 32, 2 layers, 4 heads, classes 2, 3 and 5, each of them predicted for some reads."""
+def toy_explanandum(
+    pooling: str = "mean", seed: int = 0, num_layers: int = 2, max_tokens: int = MAX_TOKENS
+) -> Explanandum:
+    """Return hidden 32, 4 heads, classes 2, 3 and 5, each of them predicted for some reads."""
     torch.manual_seed(seed)
     sizes = EncoderConfig(
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=num_layers,
         num_attention_heads=4,
         intermediate_size=48,
-        max_position_embeddings=MAX_TOKENS,
+        max_position_embeddings=max_tokens,
     )
     model = Explanandum(sizes, N_CLASSES, pooling)
     model.eval()
@@ -88,14 +93,54 @@ def toy_explainer(num_layers: int = 2, cell_states: bool = True, seed: int = 0, 
     return model
 
 
+def silent_explainer() -> Explainer:
+    """Return the toy with a mask of exact zeros for the first class of every rank."""
+    explainer = copy.deepcopy(toy_explainer())
+    with torch.no_grad():
+        for first in (0, 2, 5):
+            explainer.head.weight[first] = 0.0
+            explainer.head.bias[first] = -200.0
+    return explainer
+
+
 def toy_fused(pooling: str = "mean") -> Fused:
     """Return the torch reference of the two models."""
     return Fused(toy_explanandum(pooling), toy_explainer()).eval()
 
 
-def save_toy_checkpoints(folder: Path, num_classes: int = 10) -> tuple[Path, Path]:
+def save_toy_checkpoints(
+    folder: Path,
+    num_classes: int = 10,
+    explanandum: Explanandum | None = None,
+    explainer: Explainer | None = None,
+) -> tuple[Path, Path]:
     """Write explanandum/ and explainer/ under the folder and return the two paths."""
-    explanandum, explainer = folder / "explanandum", folder / "explainer"
-    save_explanandum(toy_explanandum(), RANKS, explanandum, {"recipe": "toy", "seed": 0})
-    save_explainer(toy_explainer(num_classes=num_classes), explainer, {"recipe": "toy", "epochs": 0})
-    return explanandum, explainer
+    places = folder / "explanandum", folder / "explainer"
+    save_explanandum(explanandum or toy_explanandum(), RANKS, places[0], {"recipe": "toy", "seed": 0})
+    save_explainer(explainer or toy_explainer(num_classes=num_classes), places[1], {"recipe": "toy", "epochs": 0})
+    return places
+
+
+def token_batch(lengths: Sequence[int], seed: int = 0) -> np.ndarray:
+    """Return input_ids int32 [B, max(lengths)] of seeded tokens, right-padded with 1."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(6, 4107, size=(len(lengths), max(lengths)), dtype=np.int32)
+    ids[:, 0] = 3
+    ids[np.arange(max(lengths)) >= np.array(lengths)[:, None]] = 1
+    return ids
+
+
+def ragged(n_rows: int, length: int) -> list[int]:
+    """Return the lengths of a batch of rows, the first of them the longest."""
+    return [length, *np.random.default_rng(length).integers(1, length + 1, size=n_rows - 1).tolist()]
+
+
+def predicted(ids: np.ndarray) -> np.ndarray:
+    """Return explain_ids that ask for the predicted classes, int32 [B, R]."""
+    return np.full((len(ids), len(N_CLASSES)), -1, np.int32)
+
+
+def torch_outputs(module: Fused, ids: np.ndarray, explain: np.ndarray) -> FusedOutput:
+    """Return a module's outputs as arrays."""
+    with torch.no_grad():
+        return FusedOutput(*(value.numpy() for value in module(torch.from_numpy(ids), torch.from_numpy(explain))))

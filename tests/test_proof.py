@@ -1,0 +1,82 @@
+"""The proof finds what differs from float32 torch: a weight, a frozen dimension, damage, dependence on padding."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy_models import torch_outputs, toy_fused
+from wyr_batch.export.proof import torch_runner
+
+from wyr_batch.models.fused import FusedOutput
+from wyr_batch.proof.compare import FLOAT32, Candidate, compare
+
+
+def judged(candidate: Candidate, **options: Any) -> Any:
+    reference = toy_fused()
+    slices = reference.explanandum.slices
+    return compare(candidate, torch_runner(reference), slices, 70, lengths=(7, 65), batch_sizes=(1, 3), **options)
+
+
+def test_proof_passes_the_reference_itself_and_reads_count() -> None:
+    record = judged(torch_runner(toy_fused()), reads=[[6, 7, 4106], [4102] * 100, []])
+    assert (record.verdict, record.failures) == ("passed", ())
+    assert (record.lengths, record.batch_sizes) == ((7, 65, 70), (1, 3))
+    assert record.n_reads == 3 * (1 + 3 + 3) + 3  # three lengths of 1, 3 and again 3 rows, then the reads
+    assert record.label_agreement == record.masked_label_agreement == (1.0, 1.0, 1.0)
+    assert record.thresholds == FLOAT32
+    assert record.tolerance_needed == max(record.max_abs_diff.values()) < 1e-5
+    assert record.versions["torch"] == torch.__version__
+    assert json.loads(json.dumps(record.to_json(), allow_nan=False))["n_tokens"] == record.n_tokens
+
+
+def test_proof_finds_one_changed_weight() -> None:
+    module = copy.deepcopy(toy_fused())
+    with torch.no_grad():
+        module.explainer.head.weight[0] += 0.05
+    record = judged(torch_runner(module))
+    assert record.verdict == "failed"
+    assert record.failures[0].startswith("mask: got a largest difference of")
+    assert record.label_agreement == (1.0, 1.0, 1.0)
+    assert 1e-5 < record.max_abs_diff["mask"] <= record.tolerance_needed == max(record.max_abs_diff.values())
+
+
+def test_proof_finds_a_frozen_dimension() -> None:
+    def frozen(ids: np.ndarray, explain: np.ndarray) -> Any:
+        if ids.shape[1] != 7:
+            raise RuntimeError("cannot broadcast 24 by 65\nat node 7")
+        return torch_outputs(toy_fused(), ids, explain)
+
+    record = judged(frozen)
+    assert record.verdict == "failed"
+    assert "batch of 3 x 65 tokens: got RuntimeError: cannot broadcast 24 by 65" in record.failures
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda o: o._replace(mask=o.mask[:, 1:]), "mask float32"),
+        (lambda o: o._replace(explained_ids=o.explained_ids.astype(np.int64)), "explained_ids int64"),
+        (lambda o: o._replace(mask=o.mask + np.float32(1e-6)), "mask values at padding"),
+        (lambda o: o._replace(probs=o.probs * np.float32("nan")), "not finite"),
+        (lambda o: o._replace(explained_ids=(o.explained_ids + 1) % 2), "labels of rank 0: got 0.00% agreement"),
+    ],
+)
+def test_proof_finds_damaged_outputs(damage: Callable[[FusedOutput], FusedOutput], words: str) -> None:
+    record = judged(lambda ids, explain: damage(torch_outputs(toy_fused(), ids, explain)))
+    assert record.verdict == "failed"
+    assert any(words in failure for failure in record.failures), record.failures
+    json.dumps(record.to_json(), allow_nan=False)
+
+
+def test_proof_finds_outputs_that_depend_on_padding() -> None:
+    def leaky(ids: np.ndarray, explain: np.ndarray) -> Any:
+        out = torch_outputs(toy_fused(), ids, explain)
+        return out._replace(mask=out.mask * np.float32(1 - 2e-5 * (len(ids) == 1) * (ids[0, 0] == 3)))
+
+    assert any(failure.startswith("padding:") for failure in judged(leaky).failures)
