@@ -142,7 +142,7 @@ def test_killed_workers_lose_nothing_and_double_nothing(
 
 
 def failing_worker(parts: Path, failing: int, error: Exception) -> type:
-    """Return a worker that fails on a unit, once the other worker has written a later one."""
+    """Return a worker that fails on a unit, once all units before it are written, and one after it."""
 
     class Failing(worker.UnitWorker):
         def explain(self, unit: units.Unit) -> dict[str, Any]:
@@ -150,7 +150,8 @@ def failing_worker(parts: Path, failing: int, error: Exception) -> type:
                 return super().explain(unit)
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
-                if any(path.name > f"part-{failing:06}.parquet" for path in parts.glob("part-*.parquet")):
+                written = {int(path.stem.removeprefix("part-")) for path in parts.glob("part-*.parquet")}
+                if written > set(range(failing)):
                     break
                 time.sleep(0.01)
             raise error
