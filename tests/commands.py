@@ -19,11 +19,11 @@ def command_after(*before: str) -> list[str]:
 _CALL = "sys.exit(main(sys.argv[1:]))"
 WYR_BATCH = command_after()
 
-# In chunks of 256 reads, so that few reads make many parts.
+# In chunks of 128 reads, so that few reads make many parts.
 SMALL_CHUNKS = (
     "from functools import partial",
     "from wyr_batch.reads import stream",
-    "stream.open_reads = partial(stream.open_reads, chunk_reads=256)",
+    "stream.open_reads = partial(stream.open_reads, chunk_reads=128)",
 )
 
 

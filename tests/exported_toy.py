@@ -27,7 +27,7 @@ def export_toy(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(dir=folder.parent) as checkpoints:
         for dtype in DTYPES[1:]:
             patch.setitem(THRESHOLDS, dtype, replace(THRESHOLDS[dtype], agreement=0.9, mask_mean=0.1))
-        models = {"explanandum": toy_explanandum(max_tokens=MAX_TOKENS), "explainer": silent_explainer()}
+        models = {"explanandum": toy_explanandum(num_layers=1, max_tokens=MAX_TOKENS), "explainer": silent_explainer()}
         export_bundle(
             *save_toy_checkpoints(Path(checkpoints), **models),
             folder,

@@ -51,9 +51,9 @@ CLS: dict[str, Any] = {"name": "cls", "window_bp": 1200, "max_tokens": 251, "thr
 
 @pytest.fixture(scope="module")
 def cls_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle that pools by `<cls>`, of one layer each."""
+    """A bundle that pools by `<cls>` and explains without cell states, of one layer each."""
     folder = tmp_path_factory.mktemp("cls")
-    models = {"explanandum": toy_explanandum("cls", num_layers=1), "explainer": toy_explainer(num_layers=1)}
+    models = {"explanandum": toy_explanandum("cls", num_layers=1), "explainer": toy_explainer(1, cell_states=False)}
     return export_bundle(*save_toy_checkpoints(folder, **models), folder / "cls", **CLS, half_checkpoint=True)
 
 

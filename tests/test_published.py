@@ -60,7 +60,7 @@ def test_older_pickle_in_list_form_names_the_same_ranks(classifier: Path, tmp_pa
 @pytest.fixture(scope="module")
 def bundle(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
-    save_explainer(toy_explainer(), folder / "explainer", {"recipe": "toy"})
+    save_explainer(toy_explainer(1, cell_states=False), folder / "explainer", {"recipe": "toy"})
     words = ["export", "--explanandum", str(classifier), "--explainer", str(folder / "explainer")]
     words += ["--max-tokens", "128", "--window", "600", "--verify", str(DATA / "sequences.fasta")]
     assert main([*words, "-o", str(folder / "bundle"), "-q"]) == 0

@@ -92,7 +92,7 @@ def test_killed_anywhere_and_resumed_is_one_run(
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Reads that make six parts of 28 kB."""
+    """Reads that make twelve parts of 20 kB: more than a run explains ahead of what it writes."""
     path = tmp_path_factory.mktemp("source") / "reads.fastq"
     path.write_text(random_fastq(1_500, most_bp=40))
     return path
