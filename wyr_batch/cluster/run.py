@@ -284,10 +284,10 @@ def _results(
 
     def results() -> Iterator[dict[str, Any]]:
         while True:
+            check()
             try:
                 item = arrived.get(timeout=_POLL_S)
             except queue.Empty:
-                check()
                 continue
             if item is None:
                 return
