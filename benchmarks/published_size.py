@@ -22,15 +22,15 @@ def make_checkpoints(folder: Path, config: EncoderConfig | None = None) -> None:
 
     from wyr_batch.models.checkpoints import save_explainer, save_explanandum
     from wyr_batch.models.encoder import EncoderConfig
-    from wyr_batch.models.explainer import Explainer, ExplainerConfig
     from wyr_batch.models.explanandum import Explanandum
+    from wyr_batch.models.lstm import LstmConfig, LstmExplainer
 
     torch.manual_seed(0)
     model = Explanandum(config or EncoderConfig(), list(CLASSES.values())).eval()
     decide(model)
     recipe = {"recipe": "random weights, seed 0"}
     save_explanandum(model, RANKS, folder / "explanandum", recipe)
-    explainer = Explainer(ExplainerConfig(num_classes=sum(CLASSES.values()))).eval()
+    explainer = LstmExplainer(LstmConfig(num_classes=sum(CLASSES.values()))).eval()
     save_explainer(explainer, folder / "explainer", recipe)
 
 

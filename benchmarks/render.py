@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import kit
 from benchmarks.limits import kill_and_resume, memory, other_suites, real_reads
 from benchmarks.quality import rivals
-from benchmarks.speed import cpu_ceiling, full_size, headline, host, int8, run, stages, step, tokens
+from benchmarks.speed import cpu_ceiling, full_size, headline, host, int8, kinds, run, stages, step, tokens
 from benchmarks.tables import Json
 
 RESULTS, PAGE = kit.ROOT / "benchmarks" / "results", kit.ROOT / "BENCHMARKS.md"
@@ -37,6 +37,7 @@ machine and versions that gave it. Before you compare:
 SECTIONS: dict[str, tuple[str, Callable[[Json], str]]] = {
     "headline": ("Against the paper: `run` from FASTQ.gz to Parquet", headline.table),
     "run": ("`run`, the bare graph and plain eager code", run.table),
+    "kinds": ("The two kinds of Explainer", kinds.table),
     "full_size": ("The published size on a CPU", full_size.table),
     "cpu_ceiling": ("How fast a CPU could be", cpu_ceiling.table),
     "real_reads": ("Real reads", real_reads.table),

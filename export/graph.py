@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from wyr_batch.errors import ShapeError
-from wyr_batch.models.explainer import Explainer, reversal
+from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.models.fused import Fused
+from wyr_batch.models.lstm import LstmConfig, LstmExplainer, reversal
 from wyr_batch.models.precision import in_precision
 
 # Of the LSTM operator, not of the file: 14 is what every runtime registers, and it may not exceed the file's opset.
@@ -35,20 +36,23 @@ LSTM_VERSION = 14
 TORCH_GATES, ONNX_GATES = "ifgo", "iofg"  # g is what ONNX calls c
 
 
-class GraphExplainer(nn.Module):
-    """An Explainer for export: the same `class_logits`, from the same weights, in portable operations.
+class GraphLstm(Explainer):
+    """An LSTM Explainer for export: the same `class_logits`, from the same weights, in portable operations.
 
     While torch.onnx exports, LSTMs are written as ONNX nodes; otherwise torch computes them from the same weights.
     """
 
+    kind = "lstm"
+    config: LstmConfig
     embedding: Tensor  # [V, E]
     cell_weight: Tensor  # [D + 2h, 6h], rows: inputs then previous hidden states; columns: gates i, f, g
     cell_bias: Tensor  # [6h]
     head_weight: Tensor  # [C, F], columns [h forward, (c forward,) h backward, (c backward)]
     head_bias: Tensor  # [C, 1]
 
-    def __init__(self, explainer: Explainer, max_tokens: int) -> None:
+    def __init__(self, explainer: LstmExplainer, max_tokens: int) -> None:
         super().__init__()
+        self.config = explainer.config
         self.hidden_size = explainer.config.hidden_size
         self.n_layers = explainer.config.num_layers
         self.cell_states = explainer.config.cell_states
@@ -124,14 +128,12 @@ class GraphExplainer(nn.Module):
     def _embed(self, ids: Tensor) -> Tensor:
         return nn.functional.embedding(ids, self.embedding)
 
-    def class_logits(self, input_ids: Tensor, valid: Tensor, classes: Tensor) -> Tensor:
-        """Return mask logits of chosen classes only, as `Explainer.class_logits` does.
+    def class_logits(self, explanandum: Explanandum, plain: PlainPass, classes: Tensor) -> Tensor:
+        """Return mask logits of chosen classes, as `Explainer.class_logits` says; only ids and padding are read.
 
-        Args:
-            classes: int64 [B, R], indices among all C classes.
-        Returns: float32 [B, R, T].
         Raises: ShapeError if T exceeds `max_tokens` (an exported graph does not check).
         """
+        input_ids = plain.input_ids
         if not torch.onnx.is_in_onnx_export() and input_ids.shape[1] > self.max_tokens:
             raise ShapeError(
                 "input_ids",
@@ -139,13 +141,10 @@ class GraphExplainer(nn.Module):
                 f"at most {self.max_tokens}",
                 "Cut the read into windows, or export with a larger max_tokens.",
             )
-        x = torch.relu(self.features(input_ids, valid))
+        x = torch.relu(self.features(input_ids, plain.valid))
         rows = nn.functional.embedding(classes, self.head_weight).float()  # [B, R, F]
         bias = nn.functional.embedding(classes, self.head_bias).float()  # [B, R, 1]
         return rows @ x.permute(1, 2, 0) + bias
-
-    def forward(self, input_ids: Tensor, valid: Tensor, classes: Tensor) -> Tensor:
-        return self.class_logits(input_ids, valid, classes)
 
 
 def scan(decay: Tensor, drive: Tensor, max_steps: int) -> Tensor:
@@ -180,7 +179,9 @@ def graph_module(explanandum: Explanandum, explainer: Explainer, max_tokens: int
     """
     portable = copy.deepcopy(explanandum)
     portable.encoder.explicit_attention = True
-    return in_precision(Fused(portable, GraphExplainer(explainer, max_tokens)).eval(), dtype)
+    # A readout Explainer is written in portable operations as it is.
+    for_graph = GraphLstm(explainer, max_tokens) if isinstance(explainer, LstmExplainer) else copy.deepcopy(explainer)
+    return in_precision(Fused(portable, for_graph).eval(), dtype)
 
 
 def _turned(x: Tensor, turn: Tensor) -> Tensor:
@@ -194,7 +195,7 @@ def _reorder(rows: Tensor, gates: str, wanted: str) -> Tensor:
     return torch.cat([parts[gate] for gate in wanted])
 
 
-def _onnx_lstm_weights(explainer: Explainer, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+def _onnx_lstm_weights(explainer: LstmExplainer, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return W [1, 8h, D], R [1, 8h, 2h] and B [1, 16h] of one bidirectional layer as one forward LSTM.
 
     Within each gate the forward rows come first: the block of gate k is rows 2hk to 2h(k + 1).
@@ -221,7 +222,7 @@ def _onnx_lstm_weights(explainer: Explainer, layer: int) -> tuple[Tensor, Tensor
     return w.unsqueeze(0), r.unsqueeze(0), torch.cat((b_ih, b_hh)).unsqueeze(0)
 
 
-def _folded_head(explainer: Explainer) -> tuple[Tensor, Tensor]:
+def _folded_head(explainer: LstmExplainer) -> tuple[Tensor, Tensor]:
     """Return the output layer with batch norm folded in, float32 [C, F] and [C, 1], columns as the graph makes them."""
     norm, head = explainer.norm, explainer.head
     mean, variance = norm.running_mean, norm.running_var

@@ -30,8 +30,9 @@ from wyr_batch.engines.signature import INPUTS, OUTPUTS, is_whole, output_shapes
 from wyr_batch.errors import ModelError
 from wyr_batch.host import available_cpus
 from wyr_batch.models.fused import Fused
+from wyr_batch.models.lstm import LstmExplainer
 
-from .graph import GraphExplainer
+from .graph import GraphLstm
 
 PRODUCER = "wyr-batch"
 OPSET = 20
@@ -62,20 +63,18 @@ def onnx_from_torch(module: Fused, path: Path, *, compact: bool = False) -> None
     Raises: ModelError if the module is not from `graph_module`, or the graph holds a forbidden operation.
     """
     explainer = module.explainer
-    if not isinstance(explainer, GraphExplainer):
-        raise ModelError(
-            path,
-            f"an explainer of type {type(explainer).__name__}",
-            "a GraphExplainer",
-            "Make the module with graph_module().",
-        )
+    if isinstance(explainer, LstmExplainer):
+        got = f"an explainer of type {type(explainer).__name__}"
+        raise ModelError(path, got, "one that a graph can hold", "Make the module with graph_module().")
+    positions = module.explanandum.config.max_position_embeddings
+    max_tokens = explainer.max_tokens if isinstance(explainer, GraphLstm) else positions
     n_bytes = sum(t.numel() * t.element_size() for t in module.state_dict().values())
     external = n_bytes > EXTERNAL_DATA_BYTES
     n_ranks = len(module.explanandum.n_classes)
     input_ids = torch.full((EXAMPLE_ROWS, EXAMPLE_TOKENS), 6, dtype=torch.int32)
     explain_ids = torch.full((EXAMPLE_ROWS, n_ranks), -1, dtype=torch.int32)
     rows = torch.export.Dim("batch", min=1)
-    tokens = torch.export.Dim("tokens", min=1, max=explainer.max_tokens)
+    tokens = torch.export.Dim("tokens", min=1, max=max_tokens)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),

@@ -27,6 +27,7 @@ from wyr_batch.checks.files import exists, reason_of, shown_path, write_whole
 from wyr_batch.checks.numbers import check_numbers
 from wyr_batch.errors import ModelError, OutputError, UsageError
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum, save_explainer, save_explanandum
+from wyr_batch.models.explainer import check_pair
 from wyr_batch.models.fused import Fused
 from wyr_batch.proof.compare import ProofRecord
 from wyr_batch.tokens.kmers import TOKEN_BP
@@ -81,14 +82,7 @@ def export_bundle(
     progress("loading checkpoints")
     explanandum, ranks = load_explanandum(explanandum_dir)
     explainer = load_explainer(explainer_dir)
-    n_classes = sum(len(rank.labels) for rank in ranks)
-    if explainer.config.num_classes != n_classes:
-        raise ModelError(
-            explainer_dir,
-            f"an Explainer of {explainer.config.num_classes} classes",
-            f"the {n_classes} of {explanandum_dir}",
-            "Name the two checkpoints that were trained together.",
-        )
+    check_pair(explanandum, explainer, shown_path(explainer_dir))
     if max_tokens > explanandum.config.max_position_embeddings:
         raise UsageError(
             "--max-tokens",

@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from toy_models import (
     MAX_TOKENS,
     N_CLASSES,
+    plain_pass,
     predicted,
     ragged,
     save_toy_checkpoints,
@@ -27,14 +28,14 @@ from toy_models import (
     toy_explanandum,
     toy_fused,
 )
-from wyr_batch.export.graph import GraphExplainer, graph_module, scan
+from wyr_batch.export.graph import GraphLstm, graph_module, scan
 from wyr_batch.export.onnx_file import FORBIDDEN_OPS, _store_as_half, check_graph, onnx_from_torch, runner_from_onnx
 from wyr_batch.export.write_bundle import export_bundle
 
 from wyr_batch.bundle import Bundle
 from wyr_batch.errors import ModelError, ShapeError
-from wyr_batch.models.explainer import linear_scan
 from wyr_batch.models.fused import Fused, FusedOutput
+from wyr_batch.models.lstm import linear_scan
 from wyr_batch.proof.compare import Candidate
 
 LENGTHS, BATCH_SIZES = (7, 65, 251), (1, 3, 16)
@@ -81,8 +82,8 @@ def assert_class_logits_equal(explainer: Any, ids: torch.Tensor, max_tokens: int
     valid = ids != 1
     classes = torch.arange(3 * len(ids)).reshape(len(ids), 3) % 10
     with torch.no_grad():
-        wanted = explainer.class_logits(ids, valid, classes)
-        found = GraphExplainer(explainer, max_tokens).class_logits(ids, valid, classes)
+        seen = toy_explanandum(), plain_pass(toy_explanandum(), ids), classes
+        wanted, found = explainer.class_logits(*seen), GraphLstm(explainer, max_tokens).class_logits(*seen)
     assert found.shape == wanted.shape == (len(ids), 3, ids.shape[1])
     assert (wanted - found).abs()[valid[:, None].expand_as(wanted)].max() < 1e-5
 
@@ -194,7 +195,7 @@ def test_forbidden_graphs_are_refused(tmp_path: Path, exported: Bundle) -> None:
     model.graph.node.append(helper.make_node("NonZero", ["mask"], ["where"]))
     with pytest.raises(ModelError, match=r"NonZero, LSTM \(reverse\), LSTM with sequence_lens, expected none"):
         check_graph(model, path)
-    with pytest.raises(ModelError, match="got an explainer of type Explainer, expected a GraphExplainer"):
+    with pytest.raises(ModelError, match="got an explainer of type LstmExplainer, expected one that a graph can hold"):
         onnx_from_torch(toy_fused(), tmp_path / "model.onnx")
 
 

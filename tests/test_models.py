@@ -13,12 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from toy_models import plain_pass, toy_explanandum
 
 from wyr_batch.errors import ModelError
 from wyr_batch.models.checkpoints import load_encoder, load_explanandum, read_ranks, save_explanandum
 from wyr_batch.models.encoder import Encoder, EncoderConfig
-from wyr_batch.models.explainer import Explainer, ExplainerConfig, linear_scan
 from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.lstm import LstmConfig, LstmExplainer, linear_scan
 from wyr_batch.ranks import Rank
 
 DATA = Path(__file__).parent / "data"
@@ -59,15 +60,15 @@ def test_encoder_equals_the_published_code(name: str, config: EncoderConfig, see
         np.testing.assert_allclose(hidden, expected["hidden"], atol=tolerance, rtol=0)
 
 
-def toy_explainer(**config: int | bool) -> Explainer:
+def toy_explainer(**config: int | bool) -> LstmExplainer:
     torch.manual_seed(5)
-    explainer = Explainer(ExplainerConfig(embedding_dim=12, hidden_size=8, num_classes=7, **config)).eval()  # type: ignore[arg-type]
+    explainer = LstmExplainer(LstmConfig(embedding_dim=12, hidden_size=8, num_classes=7, **config)).eval()  # type: ignore[arg-type]
     for parameter in explainer.parameters():
         nn.init.normal_(parameter, std=0.5)
     return explainer
 
 
-def step_by_step(explainer: Explainer, ids: Tensor) -> Tensor:
+def step_by_step(explainer: LstmExplainer, ids: Tensor) -> Tensor:
     """One read, one LSTMCell step at a time: [h forward, h backward, c forward, c backward]."""
     x = explainer.embedding(ids)
     for layer in range(explainer.config.num_layers):
@@ -97,7 +98,7 @@ def test_explainer_equals_a_step_by_step_loop_in_any_padding() -> None:
     features = explainer.features(ids, valid)
     assert features.shape == (4, 45, 4 * 8)
     classes = torch.tensor([[0, 3], [1, 6], [2, 2], [5, 4]])
-    chosen = explainer.class_logits(ids, valid, classes)
+    chosen = explainer.class_logits(toy_explanandum(), plain_pass(toy_explanandum(), ids), classes)
     every = explainer.logits(ids, valid)
     for row, n in enumerate(lengths):
         torch.testing.assert_close(features[row, :n], step_by_step(explainer, ids[row, :n]), atol=1e-5, rtol=0)
@@ -106,9 +107,9 @@ def test_explainer_equals_a_step_by_step_loop_in_any_padding() -> None:
 
 
 def test_default_explainer_has_the_papers_sizes() -> None:
-    config = ExplainerConfig(num_classes=1937)
+    config = LstmConfig(num_classes=1937)
     assert config.n_features == 160
-    shapes = {name: tuple(p.shape) for name, p in Explainer(config).state_dict().items()}
+    shapes = {name: tuple(p.shape) for name, p in LstmExplainer(config).state_dict().items()}
     assert shapes["embedding.weight"] == (4107, 100)
     assert shapes["lstm.weight_hh_l1_reverse"] == (160, 40)
     assert shapes["head.weight"] == (1937, 160)

@@ -15,13 +15,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from toy_models import save_toy_checkpoints, seeded_ids, toy_explainer
+from toy_models import plain_pass, save_toy_checkpoints, seeded_ids, toy_explainer, toy_explanandum
 from wyr_batch.train.data.batches import StepBatches, class_priors, cut_batch, sampling_weights
 from wyr_batch.train.data.labelled import LabelledReads, choose_ranks, load_reads
 from wyr_batch.train.data.markers import labels_of, prepare_markers
 from wyr_batch.train.data.prepare import RANKS as RANK_NAMES
 from wyr_batch.train.data.prepare import split_of
-from wyr_batch.train.fit.explainer import TrainedExplainer, _masks
+from wyr_batch.train.fit.explainer import ExplainerLoss, ExplainerTraining, TrainedExplainer
 from wyr_batch.train.fit.loop import LoopConfig, last_whole_checkpoint, train
 from wyr_batch.train.fit.losses import (
     area_loss,
@@ -202,15 +202,16 @@ def test_call_term_minds_the_explained_class_only() -> None:
 
 @pytest.mark.parametrize("lambda_other", [0.0, 1.0])
 def test_masks_of_the_loss_equal_all_masks_at_once(lambda_other: float) -> None:
-    explainer, ids = toy_explainer(), seeded_ids()[:6]
+    explainer, model, ids = toy_explainer(), toy_explanandum(), seeded_ids()[:6]
     valid = ids != 1
     classes = torch.tensor([[0, 2, 5], [1, 3, 6], [0, 4, 9], [1, 2, 7], [0, 3, 8], [1, 4, 5]])
     has_class = torch.ones(6, 3, dtype=torch.bool)
     has_class[2, 1] = False
+    targets = torch.where(has_class, classes - torch.tensor([0, 2, 5]), -1)
+    loss = ExplainerLoss(model, ExplainerTraining(lambda_other=lambda_other), bf16=False)
     with torch.no_grad():
         every = torch.sigmoid(explainer.logits(ids, valid))
-        features = TrainedExplainer(explainer)(ids, valid)
-        own, other = _masks(explainer.head, features, classes, has_class, valid, lambda_other)
+        own, other = loss._masks(TrainedExplainer(explainer), plain_pass(model, ids), targets)
     for row in range(6):
         explained = classes[row][has_class[row]].tolist()
         torch.testing.assert_close(own[row][has_class[row]], every[row][:, explained].T)

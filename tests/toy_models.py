@@ -13,9 +13,10 @@ from torch import nn
 
 from wyr_batch.models.checkpoints import save_explainer, save_explanandum
 from wyr_batch.models.encoder import EncoderConfig
-from wyr_batch.models.explainer import Explainer, ExplainerConfig
+from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.models.fused import Fused, FusedOutput
+from wyr_batch.models.lstm import LstmConfig, LstmExplainer
 from wyr_batch.ranks import Rank
 
 RANKS = (
@@ -67,11 +68,11 @@ def toy_explanandum(
 
 
 @cache
-def toy_explainer(num_layers: int = 2, cell_states: bool = True, seed: int = 0, num_classes: int = 10) -> Explainer:
+def toy_explainer(num_layers: int = 2, cell_states: bool = True, seed: int = 0, num_classes: int = 10) -> LstmExplainer:
     """Return embedding 12, hidden 8; mask logits of every class from about -3 to 3."""
     torch.manual_seed(seed)
-    model = Explainer(
-        ExplainerConfig(
+    model = LstmExplainer(
+        LstmConfig(
             embedding_dim=12,
             hidden_size=8,
             num_layers=num_layers,
@@ -93,7 +94,7 @@ def toy_explainer(num_layers: int = 2, cell_states: bool = True, seed: int = 0, 
     return model
 
 
-def silent_explainer() -> Explainer:
+def silent_explainer() -> LstmExplainer:
     """Return the toy with a mask of exact zeros for the first class of every rank."""
     explainer = copy.deepcopy(toy_explainer())
     with torch.no_grad():
@@ -119,6 +120,12 @@ def save_toy_checkpoints(
     save_explanandum(explanandum or toy_explanandum(), RANKS, places[0], {"recipe": "toy", "seed": 0})
     save_explainer(explainer or toy_explainer(num_classes=num_classes), places[1], {"recipe": "toy", "epochs": 0})
     return places
+
+
+def plain_pass(model: Explanandum, ids: torch.Tensor) -> PlainPass:
+    """Return what an Explainer is given of reads, token ids [B, T]."""
+    valid = model.valid(ids)
+    return PlainPass(ids, valid, *model.read(model.embed(ids), valid))
 
 
 def token_batch(lengths: Sequence[int], seed: int = 0) -> np.ndarray:

@@ -6,9 +6,7 @@ Nothing heavy is imported, so that a wrong setting is reported before torch is i
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,45 +14,24 @@ from wyr_batch.checks.numbers import check_numbers
 from wyr_batch.errors import UsageError
 from wyr_batch.tokens.kmers import TOKEN_BP
 
+from .limits import (
+    MOST_BATCH_READS,
+    MOST_LAYERS,
+    MOST_SEED,
+    MOST_THREADS,
+    MOST_WIDTH,
+    check_above_zero,
+    check_counts,
+    check_weights,
+    check_words,
+)
+
 if TYPE_CHECKING:
     from wyr_batch.models.encoder import EncoderConfig
 
-MOST = 10**9  # of anything counted: far beyond use, and every product of two still fits in 64 bits
-MOST_BATCH_READS = 10**6
-MOST_THREADS = 4096
-MOST_SEED = 2**32 - 1  # numpy takes no more
-# What EncoderConfig.from_json reads again.
-MOST_WIDTH, MOST_LAYERS = 1 << 20, 1000
-
+EXPLAINER_KINDS = ("lstm", "readout")
 POOLINGS = ("mean", "cls")
 BALANCES = ("sampling", "weights", "none")
-
-
-def check_counts(counts: Sequence[tuple[str, int | None, int]], most: int = MOST) -> None:
-    """Raise UsageError for the first option whose count is below its least, or absurdly large; None: not given."""
-    check_numbers([(flag, value, least, math.inf) for flag, value, least in counts])
-    check_numbers([(flag, value, least, most) for flag, value, least in counts])
-
-
-def check_above_zero(numbers: Sequence[tuple[str, float]]) -> None:
-    """Raise UsageError for the first option whose number is not finite and above 0."""
-    for flag, value in numbers:
-        if not 0 < value < math.inf:
-            raise UsageError(flag, value, "a finite number above 0")
-
-
-def check_weights(numbers: Sequence[tuple[str, float]]) -> None:
-    """Raise UsageError for the first option whose number is negative or not finite."""
-    for flag, value in numbers:
-        if not 0 <= value < math.inf:
-            raise UsageError(flag, value, "a finite number, 0 or more")
-
-
-def check_words(words: Sequence[tuple[str, str, tuple[str, ...]]]) -> None:
-    """Raise UsageError for the first option whose word is none of those it may be."""
-    for flag, value, known in words:
-        if value not in known:
-            raise UsageError(flag, f"{value!r}", f"one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -241,17 +218,26 @@ class ExplainerTraining(BatchConfig):
     """What to train for; the paper's batch of 48 and lambdas of 1.
 
     Attributes:
-        lambda_other: weight of the other classes' masks in the terms of area and variation.
+        lambda_other: weight of the other classes' masks in the terms of area and variation; of `lstm` only.
         area_least, area_most: the paper's a and b, which bound the share of a read that one class's mask may open
             without a penalty. The paper does not give them; 0.05 and 0.3 are those of Stalder et al. for images.
         complement: 'entropy' (the paper's), or 'call', which only minds the explained class.
         entropy_scale: 'classes' (the paper's) or 'log', what the entropy is divided by.
         sharpness, complement_sharpness: multiply the classifier's logits, for the masked read and for what is hidden.
-        rank_weights: of the classification term, coarsest first; none weighs all alike.
+        rank_weights, complement_rank_weights: of the classification term and of the complement's, coarsest first; none
+            weighs all alike.
         targets: 'predicted' or 'labels', the classes to explain.
         warm_start_steps: steps that first teach where tokens speak for the class, on a share of them.
+        kind: 'lstm' (the paper's) or 'readout'.
+        chimera_share: share of the reads that are joined of pieces of two reads, and asked for one of them.
+        lambda_outside: weight of what a mask opens in the other half of a chimera.
+        target_area: mean mask to hold, in place of the paper's area term; 0 leaves the paper's.
     """
 
+    kind: str = "lstm"
+    chimera_share: float = 0.0
+    lambda_outside: float = 0.0
+    target_area: float = 0.0
     lambda_entropy: float = 1.0
     lambda_area: float = 1.0
     lambda_variation: float = 1.0
@@ -263,6 +249,7 @@ class ExplainerTraining(BatchConfig):
     sharpness: float = 1.0
     complement_sharpness: float = 1.0
     rank_weights: tuple[float, ...] = ()
+    complement_rank_weights: tuple[float, ...] = ()
     targets: str = "predicted"
     warm_start_steps: int = 0
     warm_start_share: float = 0.45
@@ -274,6 +261,8 @@ class ExplainerTraining(BatchConfig):
                 ("area_most", self.area_most, 0, 1),
                 ("area_least", self.area_least, 0, self.area_most),
                 ("warm_start_share", self.warm_start_share, 0, 1),
+                ("--chimera-share", self.chimera_share, 0, 1),
+                ("--target-area", self.target_area, 0, 1),
             ]
         )
         check_counts([("warm_start_steps", self.warm_start_steps, 0)])
@@ -290,24 +279,33 @@ class ExplainerTraining(BatchConfig):
                 ("--lambda-area", self.lambda_area),
                 ("lambda_variation", self.lambda_variation),
                 ("lambda_other", self.lambda_other),
+                ("lambda_outside", self.lambda_outside),
                 *(("rank_weights", weight) for weight in self.rank_weights),
+                *(("complement_rank_weights", weight) for weight in self.complement_rank_weights),
             ]
         )
         if self.rank_weights and not any(self.rank_weights):
             raise UsageError("rank_weights", "0 for every rank", "at least one above 0")
         check_words(
             [
+                ("--kind", self.kind, EXPLAINER_KINDS),
                 ("complement", self.complement, ("entropy", "call")),
                 ("entropy_scale", self.entropy_scale, ("classes", "log")),
                 ("targets", self.targets, ("predicted", "labels")),
             ]
         )
 
+    @property
+    def weight_of_others(self) -> float:
+        """`lambda_other`, 0 for a kind that has not the masks of all classes at once."""
+        return self.lambda_other if self.kind == "lstm" else 0.0
+
     def check_ranks(self, n_ranks: int) -> None:
         """Raise UsageError unless there is a weight for each rank, or none at all."""
-        if self.rank_weights and len(self.rank_weights) != n_ranks:
-            got = f"{len(self.rank_weights)} weights"
-            raise UsageError("rank_weights", got, n_ranks, "Give one for each rank, coarsest first.")
+        for name in ("rank_weights", "complement_rank_weights"):
+            weights = getattr(self, name)
+            if weights and len(weights) != n_ranks:
+                raise UsageError(name, f"{len(weights)} weights", n_ranks, "Give one for each rank, coarsest first.")
 
 
 @dataclass(frozen=True)
@@ -321,6 +319,7 @@ class EvaluationConfig:
         examples: reads to keep with their masks, for figure 5.
         null_share: of the reads without a finest label.
         max_reads: how many reads, drawn at random; None takes all.
+        chimeras: how many for each rank. 0: none.
     """
 
     explained: str = "predicted"
@@ -330,6 +329,7 @@ class EvaluationConfig:
     seed: int = 0
     null_share: float = 1.0
     max_reads: int | None = None
+    chimeras: int = 100
 
     def __post_init__(self) -> None:
         check_counts(
@@ -337,6 +337,7 @@ class EvaluationConfig:
                 ("--window", self.window_bp, TOKEN_BP),
                 ("--faithfulness-reads", self.faithfulness_reads, 0),
                 ("--max-reads", self.max_reads, 1),
+                ("--chimeras", self.chimeras, 0),
             ]
         )
         check_counts([("--seed", self.seed, 0)], MOST_SEED)

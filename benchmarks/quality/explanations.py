@@ -8,19 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import FeatureAblation, IntegratedGradients, KernelShap, Lime
-from torch import Tensor
+from torch import Tensor, nn
 from wyr_batch.train.data.batches import evaluation_batch, evaluation_batches
 from wyr_batch.train.data.labelled import LabelledReads
-from wyr_batch.train.fit.warmstart import evidence
-from wyr_batch.train.measure.explained import Explained, explain
-from wyr_batch.train.measure.faithfulness import measures, probability_curves
+from wyr_batch.train.data.pieces import LabelledBatch
+from wyr_batch.train.measure.chimeras import Chimeras, measure_chimeras
+from wyr_batch.train.measure.explained import Explained, explain, first_classes
+from wyr_batch.train.measure.faithfulness import best_tokens, measures, probability_curves
+from wyr_batch.train.measure.regions import region_measures
 
 from benchmarks.kit import timed
+from benchmarks.quality.attn_lrp import relevance
 from wyr_batch.models.encoder import rotary_angles, rotate
-from wyr_batch.models.explainer import Explainer
+from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
 
 Method = Callable[[Explained, int, int], Tensor]
+SMOOTHING_TOKENS = 10.0
+SLOW_CHIMERAS = 8
+OPEN_SHARE = 0.5  # of the tokens, best first, that are a method's regions
 
 
 class Rivals:
@@ -139,6 +145,8 @@ def score_all(
             take("explainer", n, lambda b=batch: explain(model, explainer, b).rank_masks())
             take("mask", n, lambda b=batch: explain(model, explainer, b).mask().unsqueeze(1).expand(-1, 3, -1))
             take("evidence", n, lambda f=found: plain_evidence(model, f))
+            take("smoothed_evidence", n, lambda f=found: smoothed(plain_evidence(model, f), f.valid))
+            take("attn_lrp", n, lambda f=found: all_relevance(model, f))
             take("random", n, lambda f=found: torch.rand(f.logits.shape, generator=generator))
         found = Explained(*(value.clone() for value in vars(found).values()))  # captum wants ordinary tensors
         for name, method in alone.items():
@@ -156,9 +164,81 @@ def score_all(
 
 def plain_evidence(model: Explanandum, found: Explained) -> Tensor:
     """Return what each token's final hidden state adds to the explained class's logit, [B, R, T]."""
-    hidden = model.encoder.encode(found.embedded, found.valid)
-    logits = model.logits(model.pool(hidden, found.valid, None))
-    return evidence(model, hidden, logits, found.targets)
+    return model.evidence(*model.read(found.embedded, found.valid), found.targets)
+
+
+def smoothed(scores: Tensor, valid: Tensor) -> Tensor:
+    """Return scores [B, R, T] averaged over neighbours with a Gaussian of `SMOOTHING_TOKENS`, padding left out."""
+    place = torch.arange(-3 * SMOOTHING_TOKENS, 3 * SMOOTHING_TOKENS + 1)
+    kernel = torch.exp(-0.5 * (place / SMOOTHING_TOKENS) ** 2).view(1, 1, -1)
+    kept = valid.float().unsqueeze(1)
+    reach = kernel.shape[-1] // 2
+    rows = (scores * kept).reshape(-1, 1, scores.shape[2])
+    sums = nn.functional.conv1d(rows, kernel, padding=reach).view_as(scores)
+    return sums / nn.functional.conv1d(kept, kernel, padding=reach) * kept
+
+
+def all_relevance(model: Explanandum, found: Explained) -> Tensor:
+    """Return AttnLRP's relevance for the explained class of every rank, [B, R, T]."""
+    ranks = range(found.targets.shape[1])
+    each = [
+        relevance(model, found.embedded.clone(), found.valid.clone(), r, found.targets[:, r].clone()) for r in ranks
+    ]
+    return torch.stack(each, dim=1)
+
+
+def explained_as(
+    model: Explanandum, explainer: Explainer, batch: LabelledBatch, rank: int, targets: Tensor
+) -> Explained:
+    """Return a batch explained for these classes of a rank, and for the calls of the others."""
+    valid = model.valid(batch.input_ids)
+    embedded = model.embed(batch.input_ids)
+    seen = PlainPass(batch.input_ids, valid, *model.read(embedded, valid))
+    plain = model.top_classes(seen.logits)
+    asked = plain.clone()
+    asked[:, rank] = targets
+    logits = explainer.class_logits(model, seen, asked + first_classes(model))
+    return Explained(batch.input_ids, valid, embedded, plain, asked, logits)
+
+
+def located(
+    model: Explanandum, explainer: Explainer, reads: LabelledReads, chimeras: list[Chimeras]
+) -> dict[str, list[float]]:
+    """Return by method the AUC on chimeras of every rank; methods that take one read at a time get few."""
+    rivals = Rivals(model)
+    fast: dict[str, Callable[[Explained, int], Tensor]] = {
+        "explainer": lambda f, r: f.logits[:, r],
+        "mask": lambda f, r: f.logits.amax(dim=1),
+        "evidence": lambda f, r: plain_evidence(model, f)[:, r],
+        "smoothed_evidence": lambda f, r: smoothed(plain_evidence(model, f), f.valid)[:, r],
+        "attn_lrp": lambda f, r: relevance(model, f.embedded, f.valid, r, f.targets[:, r]),
+    }
+    slow: dict[str, Method] = {
+        "lime": rivals.lime(50),
+        "kernel_shap": rivals.kernel_shap(),
+        "ablation": rivals.ablation(),
+        "integrated_gradients": rivals.integrated_gradients(),
+        "rollout": rivals.rollout,
+    }
+
+    def auc(groups: list[Chimeras], scores: Callable[[Explained, int], Tensor]) -> list[float]:
+        def scorer(batch: LabelledBatch, rank: int, targets: Tensor) -> Tensor:
+            return scores(explained_as(model, explainer, batch, rank, targets), rank)
+
+        found = measure_chimeras(model, reads, groups, scorer, is_mask=False)
+        return [round(each["auc"]["mean"], 4) for each in found]
+
+    def one(method: Method) -> Callable[[Explained, int], Tensor]:
+        def scores(found: Explained, rank: int) -> Tensor:
+            with torch.enable_grad():
+                return torch.stack([method(found, i, rank) for i in range(len(found.valid))])
+
+        return scores
+
+    few = [group.first(SLOW_CHIMERAS) for group in chimeras]
+    return {name: auc(chimeras, scores) for name, scores in fast.items()} | {
+        name: auc(few, one(method)) for name, method in slow.items()
+    }
 
 
 @torch.inference_mode()
@@ -167,10 +247,16 @@ def measured(model: Explanandum, batches: list[Explained], scores: list[Tensor])
     parts: dict[str, list[np.ndarray]] = {}
     for found, given in zip(batches, scores, strict=False):
         n = len(given)
-        by_rank = []
+        by_rank, regions = [], []
         for r in range(given.shape[1]):
             curves = probability_curves(model, found.embedded[:n], found.valid[:n], found.targets[:n], given[:, r])
             by_rank.append(measures(*(curve[:, :, r].double().numpy() for curve in curves)))
+            part = Explained(*(value[:n] for value in vars(found).values()))
+            opened = best_tokens(given[:, r], part.valid, OPEN_SHARE) > 0
+            each = region_measures(model, part, given[:, r], opened, np.random.default_rng(0))["regions"]
+            regions.append({name: values[:, r].double().numpy() for name, values in each.items()})
         for name in by_rank[0]:
             parts.setdefault(name, []).append(np.stack([m[name] for m in by_rank], axis=1))
-    return {name: np.concatenate(values).mean(axis=0).round(4).tolist() for name, values in parts.items()}
+        for name in regions[0]:
+            parts.setdefault(name, []).append(np.stack([m[name] for m in regions], axis=1))
+    return {name: np.nanmean(np.concatenate(values), axis=0).round(4).tolist() for name, values in parts.items()}

@@ -7,7 +7,6 @@ have seen. All reads of a batch are cut to one random length: hardly any padding
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wyr_batch.tokens.kmers import CLS_ID, PAD_ID, TOKEN_BP, tokenise
+from wyr_batch.tokens.kmers import TOKEN_BP
 
-from .labelled import NULL, Int64s, LabelledReads
-
-_COMPLEMENT = np.arange(256, dtype=np.uint8)
-for _a, _b in ("AT", "TA", "CG", "GC", "RY", "YR", "KM", "MK", "BV", "VB", "DH", "HD"):
-    _COMPLEMENT[[ord(_a), ord(_a.lower())]] = ord(_b)
+from .labelled import Int64s, LabelledReads
+from .pieces import LabelledBatch, Pieces, chimera_batch, cut_batch
 
 
 def sampling_weights(labels: Int64s, null_leaf_weight: float) -> npt.NDArray[np.float64]:
@@ -48,43 +44,6 @@ def class_priors(labels: Int64s, weights: npt.NDArray[np.float64], sizes: Sequen
     return torch.from_numpy(np.concatenate(shares)).float()
 
 
-@dataclass(frozen=True)
-class LabelledBatch:
-    """One batch: input_ids int64 [B, T], labels int64 [B, R], frames int64 [B] (0 to 5, -1 unknown)."""
-
-    input_ids: Tensor
-    labels: Tensor
-    frames: Tensor
-
-
-def cut_batch(
-    reads: LabelledReads, rows: Int64s, starts: Int64s, lengths: Int64s, reverse: npt.NDArray[np.bool_]
-) -> LabelledBatch:
-    """Cut pieces out of sequences, turn some to the other strand, tokenise and pad them.
-
-    Args:
-        rows: int64 [B], which sequence each piece is of.
-        starts, lengths: int64 [B], the piece in bases of the sequence.
-        reverse: bool [B], take the reverse complement of the piece.
-    """
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-    turned = np.repeat(reverse, lengths)
-    place = np.where(turned, np.repeat(lengths, lengths) - 1 - place, place)
-    bases = reads.bases[np.repeat(reads.offsets[rows] + starts, lengths) + place]
-    bases = np.where(turned, _COMPLEMENT[bases], bases)
-    tokens = tokenise(bases, offsets)
-    counts = tokens.counts
-    ids = np.full((len(rows), int(counts.max(initial=0)) + 1), PAD_ID, np.int64)
-    ids[:, 0] = CLS_ID
-    row_of = np.repeat(np.arange(len(rows)), counts)
-    ids[row_of, np.arange(len(tokens.ids)) - np.repeat(tokens.offsets[:-1], counts) + 1] = tokens.ids
-    # Where the first codon boundary lies in the piece as it is read, and on which strand.
-    phase = np.where(reverse, (starts + lengths) % 3 + 3, starts % 3)
-    frames = np.where(reads.in_frame[rows], phase, NULL)
-    return LabelledBatch(torch.from_numpy(ids), torch.from_numpy(reads.labels[rows]), torch.from_numpy(frames))
-
-
 class StepBatches(Dataset[LabelledBatch]):
     """Item i is the training batch of step i.
 
@@ -104,6 +63,7 @@ class StepBatches(Dataset[LabelledBatch]):
         full_share: float = 0.5,
         null_leaf_weight: float = 8.0,
         balanced: bool = True,
+        chimera_share: float = 0.0,
         seed: int = 0,
     ) -> None:
         """
@@ -113,6 +73,7 @@ class StepBatches(Dataset[LabelledBatch]):
             window_bp: longest piece of a read, bases.
             full_share: share of the reads cut at window_bp; the rest at a length drawn log-uniformly from short_bp
                 (at most window_bp) to window_bp.
+            chimera_share: share of the reads that are joined of pieces of two.
         """
         self.reads, self.n_steps, self.seed, self.batch_reads = reads, n_steps, seed, batch_reads
         self.window_bp, self.short_bp, self.full_share = window_bp, min(short_bp, window_bp), full_share
@@ -120,6 +81,7 @@ class StepBatches(Dataset[LabelledBatch]):
         if not balanced:
             self.weights = np.full(len(reads), 1 / len(reads))
         self._cumulative = np.cumsum(self.weights)
+        self.chimera_share = chimera_share
 
     def __len__(self) -> int:
         return self.n_steps
@@ -128,7 +90,7 @@ class StepBatches(Dataset[LabelledBatch]):
         group, place = divmod(step, self.SORTED_STEPS)
         rng = np.random.default_rng((self.seed, group))
         n = self.batch_reads * self.SORTED_STEPS
-        rows = np.searchsorted(self._cumulative, rng.random(n) * self._cumulative[-1], side="right")
+        rows = self._draw(rng, n)
         cut_bp = np.exp(rng.uniform(np.log(self.short_bp), np.log(self.window_bp), n)).astype(np.int64)
         cut_bp[rng.random(n) < self.full_share] = self.window_bp
         available = self.reads.lengths[rows]
@@ -140,7 +102,16 @@ class StepBatches(Dataset[LabelledBatch]):
         reverse = rng.random(n) < 0.5
         turn = rng.permutation(self.SORTED_STEPS)[place]
         dealt = np.argsort(lengths, kind="stable")[turn * self.batch_reads : (turn + 1) * self.batch_reads]
-        return cut_batch(self.reads, rows[dealt], starts[dealt], lengths[dealt], reverse[dealt])
+        pieces = Pieces(rows[dealt], starts[dealt], lengths[dealt], reverse[dealt])
+        if not self.chimera_share:
+            return cut_batch(self.reads, pieces)
+        return chimera_batch(
+            self.reads, pieces, self.chimera_share, self._draw, np.random.default_rng((self.seed, 1, step))
+        )
+
+    def _draw(self, rng: np.random.Generator, n: int) -> Int64s:
+        rows: Int64s = np.searchsorted(self._cumulative, rng.random(n) * self._cumulative[-1], side="right")
+        return rows
 
 
 def batches_by_length(n_tokens: Int64s, batch_tokens: int, batch_rows: int | None = None) -> list[Int64s]:
@@ -171,4 +142,4 @@ def evaluation_batches(reads: LabelledReads, window_bp: int, batch_tokens: int =
 def evaluation_batch(reads: LabelledReads, rows: Int64s, window_bp: int) -> LabelledBatch:
     """Return the first `window_bp` bases of the given rows as one batch."""
     lengths = np.minimum(reads.lengths[rows], window_bp)
-    return cut_batch(reads, rows, np.zeros_like(rows), lengths, np.zeros(len(rows), bool))
+    return cut_batch(reads, Pieces(rows, np.zeros_like(rows), lengths, np.zeros(len(rows), bool)))

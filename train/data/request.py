@@ -13,7 +13,7 @@ from wyr_batch.checks.numbers import check_numbers
 from wyr_batch.errors import InputError, UsageError
 from wyr_batch.ranks import check_rank_names
 
-from ..config import MOST_SEED, check_counts, check_words
+from ..limits import MOST_SEED, check_counts, check_words
 from .sources import FRAGMENTS, is_table
 
 FIXED_COLUMNS = ("header", "sequence", "split")  # of a training Parquet; every other one is a rank

@@ -11,6 +11,8 @@ The defaults are the paper's. What goes beyond it, each off by default:
     rank_weights       a rank whose calls flip first (the finest, as a rule) can count more
     complement="call"  the complement should not speak for the explained class, whatever else it says
     warm_start_steps   the masks first learn where a token's own hidden state speaks for the explained class
+    chimera_share      reads joined of pieces of two classes, asked for one; lambda_outside closes the other piece
+    target_area        the mean mask is held there, in place of the paper's area term
 """
 
 from __future__ import annotations
@@ -25,17 +27,19 @@ from torch import Tensor, nn
 
 from wyr_batch.errors import UsageError
 from wyr_batch.models.checkpoints import load_explainer, save_explainer
-from wyr_batch.models.explainer import Explainer, ExplainerConfig
+from wyr_batch.models.explainer import Explainer, PlainPass, check_pair
 from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.lstm import LstmConfig, LstmExplainer
+from wyr_batch.models.readout import ReadoutConfig, ReadoutExplainer
 
 from ..config import ExplainerTraining, LoopConfig
 from ..data.batches import StepBatches, evaluation_batch, evaluation_batches
 from ..data.labelled import LabelledReads
 from ..fit import losses as terms
-from ..measure.explained import check_pair, explain, first_classes
+from ..measure.explained import explain, first_classes
 from ..places import begin
 from .loop import is_first_process, train
-from .trained_explainer import TrainedExplainer, output_layer
+from .trained_explainer import TrainedExplainer
 from .warmstart import WarmStartLoss
 
 
@@ -60,57 +64,82 @@ class ExplainerLoss:
         """Return the named terms, each already multiplied by its lambda.
 
         Args:
-            trained: gives features, see `TrainedExplainer`.
-            batch: input_ids int64 [B, T], labels int64 [B, R].
+            trained: gives mask logits, see `TrainedExplainer`.
+            batch: tensors of a `LabelledBatch`.
         """
         config, model = self.config, self.explanandum
         input_ids = batch["input_ids"]
         valid = model.valid(input_ids)
-        with torch.no_grad():
-            embedded = model.embed(input_ids)
-            targets = batch["labels"]
-            if config.targets == "predicted":
-                targets = model.top_classes(self._classify(embedded, valid))
-        has_class = targets >= 0
-        classes = targets.clamp(min=0) + first_classes(model).to(targets.device)  # [B, R]
-        head = output_layer(trained)
-        own, other = _masks(head, trained(input_ids, valid), classes, has_class, valid, config.lambda_other)
+        embedded, plain = self._plain(input_ids, valid)
+        inside = batch["inside"]
+        is_chimera = (~inside).any(dim=1)
+        targets = batch["labels"].clone()
+        if config.targets == "predicted":
+            targets = torch.where(is_chimera.unsqueeze(1), targets, model.top_classes(plain.logits))
+        if is_chimera.any():
+            targets[is_chimera] = self._seen(embedded, valid, inside, targets, is_chimera)
+        own, other = self._masks(trained, plain, targets)
         target = own.amax(dim=1)
         kept = self._classify(embedded, valid, target) * config.sharpness
         hidden = self._classify(embedded, valid, (1 - target) * valid) * config.complement_sharpness
         if config.complement == "call":
-            complement = terms.call_loss(hidden, targets, model.slices)
+            complement = terms.call_loss(hidden, targets, model.slices, config.complement_rank_weights)
         else:
-            complement = terms.entropy_loss(hidden, model.slices, config.entropy_scale)
-        a, b = config.area_least, config.area_most
-        area = terms.area_loss(target, other * config.lambda_other, own, has_class, valid, a, b)
-        return {
+            complement = terms.entropy_loss(hidden, model.slices, config.entropy_scale, config.complement_rank_weights)
+        if config.target_area:
+            area = terms.target_area_loss(target[~is_chimera], valid[~is_chimera], config.target_area)
+        else:
+            a, b = config.area_least, config.area_most
+            area = terms.area_loss(target, other * config.weight_of_others, own, targets >= 0, valid, a, b)
+        found = {
             "classification": terms.classification_loss(kept, targets, model.slices, config.rank_weights),
             "entropy": config.lambda_entropy * complement,
             "area": config.lambda_area * area,
-            "variation": config.lambda_variation * terms.variation_loss(target, other * config.lambda_other, valid),
+            "variation": config.lambda_variation * terms.variation_loss(target, other * config.weight_of_others, valid),
         }
+        if config.lambda_outside:
+            outside = terms.outside_loss(own, inside, targets, batch["other_labels"], valid)
+            found["outside"] = config.lambda_outside * outside
+        return found
 
+    @torch.no_grad()
+    def _plain(self, input_ids: Tensor, valid: Tensor) -> tuple[Tensor, PlainPass]:
+        """Return the embeddings [B, T, D] and what the classifier makes of the plain reads."""
+        embedded = self.explanandum.embed(input_ids)
+        with torch.autocast(embedded.device.type, torch.bfloat16, enabled=self.bf16):
+            hidden, logits = self.explanandum.read(embedded, valid)
+        return embedded, PlainPass(input_ids, valid, hidden.float(), logits.float())
 
-def _masks(
-    head: nn.Linear, features: Tensor, classes: Tensor, has_class: Tensor, valid: Tensor, lambda_other: float
-) -> tuple[Tensor, Tensor]:
-    """Return the masks of the explained classes [B, R, T] and the maximum over all other classes [B, T].
+    @torch.no_grad()
+    def _seen(self, embedded: Tensor, valid: Tensor, inside: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+        """Return the targets of some rows, -1 where the classifier does not call them with all else hidden.
 
-    The maximum is taken of the logits and the sigmoid of what is left, so only [B, T, C] logits are ever held; with
-    lambda_other 0 not even they, only the rows of the explained classes.
-    """
-    if not lambda_other:
-        logits = head.weight[classes] @ features.transpose(1, 2) + head.bias[classes].unsqueeze(-1)
-        own = torch.sigmoid(logits) * (has_class.unsqueeze(-1) & valid.unsqueeze(1))
-        return own, own.new_zeros(own.shape[0], own.shape[2])
-    logits = head(features)  # [B, T, C]
-    own = logits.gather(2, classes.unsqueeze(1).expand(-1, logits.shape[1], -1)).transpose(1, 2)
-    own = torch.sigmoid(own) * (has_class.unsqueeze(-1) & valid.unsqueeze(1))
-    is_own = torch.zeros(logits.shape[0], logits.shape[2], dtype=torch.bool, device=logits.device)
-    is_own = is_own.scatter(1, classes, has_class)
-    other = torch.sigmoid(logits.masked_fill(is_own.unsqueeze(1), -torch.inf).amax(dim=2)) * valid
-    return own, other
+        A mask cannot find what the classifier does not see.
+        """
+        kept = (inside & valid)[rows].to(embedded.dtype)
+        called = self.explanandum.top_classes(self._classify(embedded[rows], valid[rows], kept))
+        return torch.where(called == targets[rows], called, -1)
+
+    def _masks(self, trained: nn.Module, plain: PlainPass, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the masks of the explained classes [B, R, T] and the maximum over all other classes [B, T].
+
+        The maximum is taken of the logits and the sigmoid of what is left, so only [B, C, T] logits are ever held; with
+        weight 0 not even they, only those of the explained classes.
+
+        Args:
+            targets: int64 [B, R], class within the rank, -1 where there is none.
+        """
+        has_class = targets >= 0
+        classes = targets.clamp(min=0) + first_classes(self.explanandum).to(targets.device)  # [B, R]
+        counted = has_class.unsqueeze(-1) & plain.valid.unsqueeze(1)
+        if not self.config.weight_of_others:
+            own = torch.sigmoid(trained(self.explanandum, plain, classes)) * counted
+            return own, own.new_zeros(own.shape[0], own.shape[2])
+        logits = trained(self.explanandum, plain, None)  # [B, C, T]
+        own = torch.sigmoid(logits.gather(1, classes.unsqueeze(2).expand(-1, -1, logits.shape[2]))) * counted
+        is_own = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device).scatter(1, classes, has_class)
+        other = torch.sigmoid(logits.masked_fill(is_own.unsqueeze(2), -torch.inf).amax(dim=1)) * plain.valid
+        return own, other
 
 
 @torch.no_grad()
@@ -149,6 +178,21 @@ def randomise(explanandum: Explanandum, seed: int) -> None:
             parameter.copy_(shuffled.view_as(parameter))
 
 
+def new_explainer(explanandum: Explanandum, kind: str) -> Explainer:
+    """Return an untrained Explainer of that kind for a classifier."""
+    n_classes = sum(explanandum.n_classes)
+    if kind == "lstm":
+        return LstmExplainer(LstmConfig(num_classes=n_classes))
+    return ReadoutExplainer(
+        ReadoutConfig(
+            hidden_size=explanandum.config.hidden_size,
+            num_ranks=len(explanandum.n_classes),
+            num_classes=n_classes,
+            evidence_start=explanandum.pooling == "mean",
+        )
+    )
+
+
 def train_explainer(
     explanandum: Explanandum,
     training: LabelledReads,
@@ -169,12 +213,14 @@ def train_explainer(
     """
     config.check_ranks(len(explanandum.n_classes))
     if start_from and config.warm_start_steps:
-        raise UsageError("--start-from", "--warm-start-steps as well", "one of the two")
+        raise UsageError("--start-from", "warm_start_steps as well", "one of the two")
     torch.manual_seed(loop.seed)
-    explainer = Explainer(ExplainerConfig(num_classes=sum(explanandum.n_classes)))
+    explainer = new_explainer(explanandum, config.kind)
     if start_from:
         explainer = load_explainer(start_from)
         check_pair(explanandum, explainer, str(start_from))
+        if explainer.kind != config.kind:
+            raise UsageError("--start-from", f"an Explainer of the kind {explainer.kind}", config.kind)
     trained = TrainedExplainer(explainer)
     loss = ExplainerLoss(explanandum, config, loop.bf16)
 
@@ -186,6 +232,7 @@ def train_explainer(
             window_bp=config.window_bp,
             full_share=config.full_share,
             null_leaf_weight=config.null_leaf_weight,
+            chimera_share=config.chimera_share,
             seed=seed,
         )
 

@@ -33,7 +33,8 @@ from wyr_batch.host import available_cpus
 from wyr_batch.models.tensorfile import read_tensors
 
 from ..config import LoopConfig
-from ..data.batches import LabelledBatch, StepBatches
+from ..data.batches import StepBatches
+from ..data.pieces import LabelledBatch
 from ..places import writing
 
 Model = TypeVar("Model", bound=nn.Module)

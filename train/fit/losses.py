@@ -32,29 +32,34 @@ def classification_loss(
         for r, classes in enumerate(slices)
         if (targets[:, r] >= 0).any()
     ]
-    return torch.stack(terms).sum()
+    return torch.stack(terms).sum() if terms else logits.new_zeros(())
 
 
-def entropy_loss(logits: Tensor, slices: Sequence[slice], scale: str = "classes") -> Tensor:
+def entropy_loss(
+    logits: Tensor, slices: Sequence[slice], scale: str = "classes", weights: Sequence[float] | None = None
+) -> Tensor:
     """Return the negative entropy of what the complement of the mask still says, summed over ranks.
 
     Args:
         logits: float [B, C] of the read under 1 - m.
         scale: 'classes' divides each rank by its number of classes (the paper's formula); 'log' by the logarithm of
             it, so that every rank counts from -1 (uniform) to 0 (decided). The paper's is tiny for large ranks.
+        weights: of each rank; left out: the paper's, all 1.
     """
     total = logits.new_zeros(())
-    for classes in slices:
+    for classes, weight in zip(slices, weights or [1.0] * len(slices), strict=True):
         log_probs = F.log_softmax(logits[:, classes].float(), dim=-1)
         n_classes = log_probs.shape[1]
         if n_classes < 2:
             continue
         divisor = n_classes if scale == "classes" else torch.log(torch.tensor(float(n_classes)))
-        total = total + (log_probs.exp() * log_probs).sum(dim=-1).mean() / divisor
+        total = total + weight * (log_probs.exp() * log_probs).sum(dim=-1).mean() / divisor
     return total
 
 
-def call_loss(logits: Tensor, targets: Tensor, slices: Sequence[slice]) -> Tensor:
+def call_loss(
+    logits: Tensor, targets: Tensor, slices: Sequence[slice], weights: Sequence[float] | None = None
+) -> Tensor:
     """Return how much the complement still speaks for the explained classes, summed over ranks.
 
     Per rank `max(0, log p + log K) / log K` for the class's probability p among K: 0 where it is no likelier than in
@@ -62,16 +67,17 @@ def call_loss(logits: Tensor, targets: Tensor, slices: Sequence[slice]) -> Tenso
 
     Args:
         logits: float [B, C] of the read under 1 - m; targets: int64 [B, R], -1 where there is none.
+        weights: of each rank; left out: all 1.
     """
     total = logits.new_zeros(())
-    for r, classes in enumerate(slices):
+    for r, (classes, weight) in enumerate(zip(slices, weights or [1.0] * len(slices), strict=True)):
         known = targets[:, r] >= 0
         n_classes = classes.stop - classes.start
         if n_classes < 2 or not known.any():
             continue
         log_probs = F.log_softmax(logits[known, classes].float(), dim=-1).gather(1, targets[known, r : r + 1])
         most = torch.log(torch.tensor(float(n_classes)))
-        total = total + torch.relu(log_probs + most).mean() / most
+        total = total + weight * torch.relu(log_probs + most).mean() / most
     return total
 
 
@@ -120,3 +126,33 @@ def variation_loss(target: Tensor, other: Tensor, valid: Tensor) -> Tensor:
     both = (valid[:, 1:] & valid[:, :-1]).to(target.dtype)
     steps = (target.diff(dim=1).abs() + other.diff(dim=1).abs()) * both
     return (steps.sum(dim=1) / valid.sum(dim=1)).mean()
+
+
+def target_area_loss(mask: Tensor, valid: Tensor, target: float) -> Tensor:
+    """Return the squared distance of the batch's mean mask from the area that was asked for; 0 of no reads.
+
+    Of the mean over reads, not of each: a read may need more than another.
+
+    Args:
+        mask: float [B, T]; valid: bool [B, T].
+    """
+    if not len(mask):
+        return mask.new_zeros(())
+    return (mean_area(mask, valid).mean() - target) ** 2
+
+
+def outside_loss(masks: Tensor, inside: Tensor, targets: Tensor, other_labels: Tensor, valid: Tensor) -> Tensor:
+    """Return how much of a chimera's foreign half the masks open, summed over ranks.
+
+    A rank counts where both halves have a label, and another one.
+
+    Args:
+        masks: float [B, R, T] of the explained classes.
+        inside: bool [B, T], True at tokens of the half whose classes are explained.
+        targets, other_labels: int64 [B, R], classes of that half and of the other; -1 unknown, or no chimera.
+        valid: bool [B, T].
+    """
+    foreign = (~inside & valid).to(masks.dtype)
+    differ = (targets >= 0) & (other_labels >= 0) & (targets != other_labels)  # [B, R]
+    open_share = (masks * foreign.unsqueeze(1)).sum(dim=2) / foreign.sum(dim=1).clamp(min=1).unsqueeze(1)
+    return (open_share * differ).sum(dim=0).div(differ.sum(dim=0).clamp(min=1)).sum()

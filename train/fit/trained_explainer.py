@@ -6,7 +6,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from wyr_batch.models.explainer import Explainer
+from wyr_batch.models.explainer import Explainer, PlainPass
+from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.lstm import LstmExplainer
 
 
 class TrainedExplainer(nn.Module):
@@ -16,12 +18,12 @@ class TrainedExplainer(nn.Module):
         super().__init__()
         self.explainer = explainer
 
-    def forward(self, input_ids: Tensor, valid: Tensor) -> Tensor:
-        """Return the normalised features [B, T, F] that the output layer takes."""
-        explainer = self.explainer
-        return explainer.normalised(explainer.features(input_ids, valid), valid)
+    def forward(self, explanandum: Explanandum, plain: PlainPass, classes: Tensor | None) -> Tensor:
+        """Return mask logits of the classes, float [B, N, T]; of every class, [B, C, T], where `classes` is None.
 
-
-def output_layer(trained: nn.Module) -> nn.Linear:
-    """Return the output layer of a `TrainedExplainer`, which may be wrapped for several GPUs."""
-    return cast(TrainedExplainer, getattr(trained, "module", trained)).explainer.head
+        Only an LSTM Explainer has all classes at once.
+        """
+        if classes is None:
+            explainer = cast(LstmExplainer, self.explainer)
+            return explainer.logits(plain.input_ids, plain.valid).transpose(1, 2)
+        return self.explainer.class_logits(explanandum, plain, classes)

@@ -9,38 +9,19 @@ these numbers.)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wyr_batch.models.explainer import PlainPass
 from wyr_batch.models.explanandum import Explanandum
 
 from ..data.batches import evaluation_batch, evaluation_batches
 from ..data.labelled import LabelledReads
 from ..measure.explained import first_classes
 from ..measure.faithfulness import best_tokens
-from .trained_explainer import TrainedExplainer, output_layer
-
-
-def evidence(explanandum: Explanandum, hidden: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-    """Return how much each token's hidden state speaks for the explained class of each rank.
-
-    Against a rival that is half the other classes by their probability and half all classes alike.
-
-    Args:
-        hidden: float [B, T, D]; logits: float [B, C]; targets: int64 [B, R], class within the rank.
-    Returns: float [B, R, T].
-    """
-    scores = []
-    for r, classes in enumerate(explanandum.slices):
-        weight = cast(nn.Linear, explanandum.classifiers[r]).weight  # [K, D]
-        probs = torch.softmax(logits[:, classes].float(), dim=-1).scatter(1, targets[:, r : r + 1], 0.0)
-        probs = probs / probs.sum(dim=1, keepdim=True).clamp(min=1e-9)
-        rival = (0.5 * probs + 0.5 / weight.shape[0]) @ weight  # [B, D]
-        scores.append((hidden @ (weight[targets[:, r]] - rival).unsqueeze(-1)).squeeze(-1))
-    return torch.stack(scores, dim=1)
+from .trained_explainer import TrainedExplainer
 
 
 class WarmStartLoss:
@@ -58,16 +39,12 @@ class WarmStartLoss:
         with torch.no_grad():
             embedded = model.embed(input_ids)
             with torch.autocast(embedded.device.type, torch.bfloat16, enabled=self.bf16):
-                hidden = model.encoder.encode(embedded, valid)
-            hidden = hidden.float()
-            logits = model.logits(model.pool(hidden, valid, None))
-            targets = model.top_classes(logits)
-            scores = evidence(model, hidden, logits, targets)
+                hidden, logits = model.read(embedded, valid)
+            plain = PlainPass(input_ids, valid, hidden.float(), logits.float())
+            targets = model.top_classes(plain.logits)
+            scores = model.evidence(plain.hidden, plain.logits, targets)
             wanted = torch.stack([best_tokens(scores[:, r], valid, self.share) for r in range(scores.shape[1])], dim=1)
-        head = output_layer(trained)
-        classes = targets + first_classes(model).to(targets.device)
-        features = trained(input_ids, valid)
-        found = head.weight[classes] @ features.transpose(1, 2) + head.bias[classes].unsqueeze(-1)
+        found = trained(model, plain, targets + first_classes(model).to(targets.device))
         each = F.binary_cross_entropy_with_logits(found, wanted, reduction="none")
         return {"evidence": each[valid.unsqueeze(1).expand_as(each)].mean()}
 

@@ -5,7 +5,10 @@
                                                 -> masks                       figures 5, 6 and 7
     some of the reads -> tokens hidden and shown best first                    faithfulness
                       -> mask logits shifted                                   kept accuracy against mean mask
+                      -> whole segments hidden and shown                       region_comprehensiveness, _sufficiency
+                      -> the other strand, the bases shuffled                  reverse_complement, shuffled
                       -> another Explainer's masks                             sanity check
+    halves of two classes joined -> asked for either -> masks                  chimeras
 
 Each read is its first window. The result is a dict of plain numbers; `tables` and `figures` draw from it.
 """
@@ -20,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wyr_batch.models.explainer import Explainer
+from wyr_batch.models.explainer import Explainer, check_pair
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.ranks import Rank
 from wyr_batch.tokens.kmers import vocabulary
@@ -28,11 +31,14 @@ from wyr_batch.tokens.kmers import vocabulary
 from ..config import EvaluationConfig
 from ..data.batches import evaluation_batch, evaluation_batches
 from ..data.labelled import LabelledReads
+from .chimeras import choose_chimeras, mask_scorer, measure_chimeras
 from .chunks import classify_chunks
-from .explained import Explained, check_pair, explain
+from .controls import measure_controls
+from .explained import Explained, explain
 from .faithfulness import Faithfulness, class_probabilities, permuted, probability_curves
 from .maskstats import MaskStatistics
 from .metrics import balanced_accuracy
+from .regions import region_measures
 
 PLAIN, MASKS, INVERTED, ROUNDED, INVERTED_ROUNDED = MASKINGS = (
     "plain",
@@ -97,8 +103,8 @@ def evaluate(
         reads: labelled reads; a null label is left out of its rank.
         randomised: an Explainer trained for the same classifier with randomised weights, for the sanity check.
     Returns: `balanced_accuracy` {rank: {row of Table 1: value}}, `same_call` (share of the reads whose call equals the
-        plain one), the masks' statistics over tokens (`<cls>` not counted), `blank`, `faithfulness`, `tradeoff`,
-        `sanity`, and `figure_data`.
+        plain one), the masks' statistics over tokens (`<cls>` not counted), `blank`, `chimeras`, `faithfulness`,
+        `tradeoff`, `reverse_complement`, `shuffled`, `sanity`, and `figure_data`.
     """
     check_pair(explanandum, explainer)
     if randomised is not None:
@@ -122,9 +128,15 @@ def evaluate(
         statistics.add(mask[:, 1:].double().numpy(), found.valid[:, 1:].numpy())
     measured: dict[str, Any] = {}
     curves: dict[str, Any] = {}
+    if config.chimeras:
+        chimeras = choose_chimeras(explanandum, reads, config.chimeras, seed=config.seed)
+        located = measure_chimeras(explanandum, reads, chimeras, mask_scorer(explanandum, explainer))
+        measured["chimeras"] = dict(zip(names, located, strict=True))
     if config.faithfulness_reads:
         sample = reads.sample(config.faithfulness_reads, config.seed)
-        measured, curves = _closer_look(explanandum, explainer, names, sample, config, randomised)
+        closer, curves = _closer_look(explanandum, explainer, names, sample, config, randomised)
+        controls = measure_controls(explanandum, explainer, names, sample, config.window_bp, config.seed)
+        measured = {**measured, **closer, **controls}
     blank = blank_divergence(explanandum, evaluation_batch(reads, np.arange(1), config.window_bp).input_ids)
     return {
         "n_reads": len(reads),
@@ -171,7 +183,7 @@ def _closer_look(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure on some reads what takes many passes: faithfulness, trade-off, sanity check."""
     faithful = Faithfulness(names)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator, placed = torch.Generator().manual_seed(config.seed), np.random.default_rng(config.seed)
     shifted: dict[float, list[Any]] = {shift: [] for shift in SHIFTS}
     agreement: list[npt.NDArray[np.float64]] = []
     for rows in evaluation_batches(reads, config.window_bp):
@@ -183,6 +195,10 @@ def _closer_look(
             curves = probability_curves(explanandum, found.embedded, found.valid, found.targets, scores)
             faithful.add(name, *curves)
             _add_soft(faithful, name, explanandum, found, scores, curves[0][0])
+        regions = region_measures(explanandum, found, mask, mask >= 0.5, placed)
+        for name, by_measure in zip(("explainer", "random"), regions.values(), strict=True):
+            for measure, values in by_measure.items():
+                faithful.add_values(name, measure, values)
         for shift, parts in shifted.items():
             parts.append((rows, *_shifted(explanandum, found, found.mask(shift))))
         if randomised is not None:

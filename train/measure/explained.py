@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wyr_batch.errors import ModelError
-from wyr_batch.models.explainer import Explainer
+from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
 
-from ..data.batches import LabelledBatch
+from ..data.pieces import LabelledBatch
 
 
 @dataclass(frozen=True)
@@ -46,17 +45,6 @@ def first_classes(explanandum: Explanandum) -> Tensor:
     return torch.tensor([s.start for s in explanandum.slices])
 
 
-def check_pair(explanandum: Explanandum, explainer: Explainer, name: str = "explainer") -> None:
-    """Raise ModelError, calling the explainer by `name`, unless the two have the same classes."""
-    if explainer.config.num_classes != sum(explanandum.n_classes):
-        raise ModelError(
-            name,
-            f"num_classes {explainer.config.num_classes}",
-            f"{sum(explanandum.n_classes)}, the classes of the explanandum",
-            "Name the two that were trained together.",
-        )
-
-
 def explain(
     explanandum: Explanandum, explainer: Explainer, batch: LabelledBatch, explained: str = "predicted"
 ) -> Explained:
@@ -67,7 +55,8 @@ def explain(
     """
     valid = explanandum.valid(batch.input_ids)
     embedded = explanandum.embed(batch.input_ids)
-    plain = explanandum.top_classes(explanandum.classify(embedded, valid))
+    seen = PlainPass(batch.input_ids, valid, *explanandum.read(embedded, valid))
+    plain = explanandum.top_classes(seen.logits)
     targets = plain if explained == "predicted" else torch.where(batch.labels >= 0, batch.labels, plain)
-    logits = explainer.class_logits(batch.input_ids, valid, targets + first_classes(explanandum))
+    logits = explainer.class_logits(explanandum, seen, targets + first_classes(explanandum))
     return Explained(batch.input_ids, valid, embedded, plain, targets, logits)

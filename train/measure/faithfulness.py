@@ -118,7 +118,7 @@ class Faithfulness:
         """Return {explanation: {measure: {rank: mean}}}."""
         return {
             name: {
-                measure: dict(zip(self._ranks, np.concatenate(v).mean(axis=0).round(4).tolist(), strict=True))
+                measure: dict(zip(self._ranks, np.nanmean(np.concatenate(v), axis=0).round(4).tolist(), strict=True))
                 for measure, v in by_measure.items()
             }
             for name, by_measure in self._values.items()

@@ -50,6 +50,8 @@ def draw(evaluation: Mapping[str, Any], folder: Path) -> list[Path]:
     }
     for number, example in enumerate(data["examples"], 1):
         figures[f"figure_5_read_{number}"] = _read(example)
+    if "chimeras" in evaluation:
+        figures["chimeras"] = _chimeras(evaluation["chimeras"])
     if "curves" in data:
         figures["deletion_insertion"] = _curves(data["curves"])
         figures["tradeoff"] = _tradeoff(evaluation)
@@ -142,6 +144,28 @@ def _curves(curves: Mapping[str, Any]) -> Any:
         one.set(xlabel=f"share of tokens {hidden}, best first", ylabel="probability of the class", title=kind)
         one.set(ylim=(0, 1), xlim=(0, 1))
     axes[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def _chimeras(chimeras: Mapping[str, Any]) -> Any:
+    """AUC and mean mask inside and outside the right half, with intervals, a group a rank."""
+    figure, (left, right) = _axes(9, 3.6, 2)
+    place = np.arange(len(chimeras))
+
+    def drawn(axes: Any, name: str, shift: float, colour: str, label: str) -> None:
+        mean, low, high = (
+            np.array([found[name][part] for found in chimeras.values()]) for part in ("mean", "low", "high")
+        )
+        axes.bar(place + shift, mean, 0.36, color=colour, label=label)
+        axes.errorbar(place + shift, mean, [mean - low, high - mean], fmt="none", ecolor="black", capsize=3)
+
+    drawn(left, "auc", 0.0, GREEN, "AUC")
+    left.axhline(0.5, color=GREY, linestyle=":", label="chance")
+    drawn(right, "inside", -0.19, GREEN, "in the half that is asked for")
+    drawn(right, "outside", 0.19, ORANGE, "in the other half")
+    for axes, ylabel in ((left, "AUC of a token's mask"), (right, "mean mask")):
+        axes.set(xticks=place, xticklabels=list(chimeras), ylabel=ylabel, ylim=(0, 1))
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
 
 

@@ -18,7 +18,7 @@ PAPER = {
 PAPER_RANKS = ("superkingdom", "phylum", "genus")
 PAPER_MASK_MEAN, PAPER_ABOVE_HALF = 0.73, 0.6728
 
-BETTER_HIGH = ("comprehensiveness", "insertion_auc", "loss_under_complement")
+BETTER_HIGH = ("comprehensiveness", "insertion_auc", "loss_under_complement", "region_comprehensiveness")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -79,6 +79,30 @@ def tradeoff_table(points: Sequence[Mapping[str, Any]]) -> str:
     return table(head, rows)
 
 
+def chimera_table(chimeras: Mapping[str, Any]) -> str:
+    """Return where masks of chimeras lie, a line a rank, each figure with its 95 % interval."""
+
+    def shown(value: Mapping[str, float]) -> str:
+        return (
+            f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})" if value["mean"] == value["mean"] else ""
+        )
+
+    names = ("auc", "inside", "outside")
+    rows = [[rank, f"{found['n']:,}", *(shown(found[name]) for name in names)] for rank, found in chimeras.items()]
+    return table(["rank", "chimeras", "AUC", "mean mask inside", "outside"], rows)
+
+
+def controls_table(evaluation: Mapping[str, Any]) -> str:
+    """Return how often the call stays on the other strand and after a shuffle."""
+    other, mixed = evaluation["reverse_complement"]["same_call"], evaluation["shuffled"]
+    rows = [
+        ["other strand, plain", *map(percent, other.values())],
+        ["bases shuffled, plain", *map(percent, mixed["same_call"].values())],
+        ["bases shuffled, under the mask for the call", *map(percent, mixed["same_call_masked"].values())],
+    ]
+    return table(["reads that keep their call", *other], rows)
+
+
 def markdown(evaluation: Mapping[str, Any]) -> str:
     """Return the whole evaluation as a Markdown page."""
     e = evaluation
@@ -107,9 +131,24 @@ def markdown(evaluation: Mapping[str, Any]) -> str:
         + ", ".join(f"{rank} {value:.3f}" for rank, value in e["blank"].items())
         + ".",
     ]
+    if "chimeras" in e:
+        parts += [
+            "## Chimeras",
+            "Two halves of different classes, asked for the class of either. AUC: how often a token of the right half "
+            "has a higher mask than one of the other; 0.5 is chance. With 95 % intervals.",
+            chimera_table(e["chimeras"]),
+        ]
     if "faithfulness" in e:
         parts += ["## Faithfulness", f"{e['faithfulness']['n_reads']:,} reads."]
         parts += [faithfulness_table(e["faithfulness"]), "## Trade-off", tradeoff_table(e["tradeoff"])]
+    if "shuffled" in e:
+        parts += [
+            "## The same read otherwise",
+            "Correlation of the masks of both strands, base by base: "
+            f"{e['reverse_complement']['mask_correlation']:.3f}. "
+            f"Mean mask of shuffled reads, for the classes of the whole ones: {e['shuffled']['mask_mean']:.3f}.",
+            controls_table(e),
+        ]
     if "sanity" in e:
         s = e["sanity"]
         parts += [

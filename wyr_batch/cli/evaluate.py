@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 GROUPS = {
     "Model": ("explanandum_dir", "explainer_dir", "randomised_explainer"),
     "Data": ("split", "max_reads", "null_share", "window_bp"),
-    "Measurement": ("explained", "faithfulness_reads", "seed"),
+    "Measurement": ("explained", "faithfulness_reads", "chimeras", "seed"),
     "Output": ("output",),
     "Message": ("quiet", "debug", "help"),
 }
@@ -65,6 +65,11 @@ GROUPS = {
     help="Number of reads whose tokens are hidden and shown step by step; 0 skips this.",
 )
 @click.option(
+    "--chimeras",
+    default=100,
+    help="Number of chimeras for each rank, whose masks should lie in the half that is asked for; 0 skips this.",
+)
+@click.option(
     "--randomised-explainer",
     type=NamedPath(),
     help="Compare with this Explainer, trained by `wyr-batch train explainer --randomise`, as a sanity check.",
@@ -83,6 +88,7 @@ def command(
     max_reads: int | None,
     window_bp: int,
     faithfulness_reads: int,
+    chimeras: int,
     randomised_explainer: Path | None,
     seed: int,
     quiet: bool,
@@ -99,7 +105,13 @@ def command(
     """
     set_up(quiet, False, None)
     config = train_module("config").EvaluationConfig(
-        explained, window_bp, faithfulness_reads, seed=seed, null_share=null_share, max_reads=max_reads
+        explained,
+        window_bp,
+        faithfulness_reads,
+        seed=seed,
+        null_share=null_share,
+        max_reads=max_reads,
+        chimeras=chimeras,
     )
     if randomised_explainer and not faithfulness_reads:
         raise UsageError(
@@ -111,17 +123,16 @@ def command(
             sources.append(Source("--randomised-explainer", randomised_explainer))
         train_module("places").check_evaluation_folder(output, sources)
         train_module("measure.figures").check_matplotlib()
-    module, labelled, pairs = (
-        train_module(name) for name in ("measure.evaluate", "data.labelled", "measure.explained")
-    )
+    module, labelled = (train_module(name) for name in ("measure.evaluate", "data.labelled"))
     from wyr_batch.models.checkpoints import load_explainer, load_explanandum
+    from wyr_batch.models.explainer import check_pair
 
     explanandum, ranks = load_explanandum(explanandum_dir)
     explainer = load_explainer(explainer_dir)
-    pairs.check_pair(explanandum, explainer, f"--explainer {explainer_dir}")
+    check_pair(explanandum, explainer, f"--explainer {explainer_dir}")
     randomised = load_explainer(randomised_explainer) if randomised_explainer else None
     if randomised is not None:
-        pairs.check_pair(explanandum, randomised, f"--randomised-explainer {randomised_explainer}")
+        check_pair(explanandum, randomised, f"--randomised-explainer {randomised_explainer}")
     table = labelled.read_table(data)
     reads = labelled.load_reads(table, ranks, split, config.null_share, headers=True, source=data)
     if config.max_reads is not None:

@@ -65,7 +65,7 @@ class LoadedModel:
             torch.set_num_threads(threads)
         else:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-            explainer.pair_directions()
+            explainer.prepare_for_gpu()
         self.module = in_precision(Fused(explanandum, explainer).eval(), dtype).to(self.device)
 
 

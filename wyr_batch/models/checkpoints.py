@@ -29,8 +29,10 @@ from wyr_batch.checks.fields import Fields
 from wyr_batch.checks.files import exists, is_folder, shown_path, write_whole
 from wyr_batch.errors import MissingExtraError, ModelError
 from wyr_batch.models.encoder import Encoder, EncoderConfig
-from wyr_batch.models.explainer import Explainer, ExplainerConfig
+from wyr_batch.models.explainer import KINDS, Explainer
 from wyr_batch.models.explanandum import POOLINGS, Explanandum
+from wyr_batch.models.lstm import LstmConfig, LstmExplainer
+from wyr_batch.models.readout import ReadoutConfig, ReadoutExplainer
 from wyr_batch.models.tensorfile import read_tensors, write_tensors
 from wyr_batch.ranks import Rank, check_ranks, ranks_from_json, ranks_to_json
 from wyr_batch.tokens.kmers import vocabulary
@@ -38,6 +40,7 @@ from wyr_batch.tokens.kmers import vocabulary
 # Tensors of a published file that an encoder classifier does not use.
 UNUSED_KEYS = ("base_model.lm_head.", "base_model.esm.contact_head.", "base_model.esm.embeddings.position_embeddings.")
 
+_UNUSED = "norm.num_batches_tracked"
 _ADVICE = "Get the checkpoint again, or mend the file."
 _TOKENIZER_CONFIG = {"tokenizer_class": "EsmTokenizer", "model_max_length": 2048, "eos_token": None}
 
@@ -188,11 +191,16 @@ def _bare_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
 
 def load_explainer(folder: Path) -> Explainer:
     """Load an Explainer checkpoint in float32 and evaluation mode. Raises: ModelError."""
-    explainer = Explainer(ExplainerConfig.from_json(folder / "config.json"))
-    path = folder / "model.safetensors"
+    config, path = folder / "config.json", folder / "model.safetensors"
+    kind = Fields.read(config, ModelError, "Name the folder of an Explainer.").text("kind", "lstm", one_of=KINDS)
+    explainer: Explainer
+    if kind == "readout":
+        explainer = ReadoutExplainer(ReadoutConfig.from_json(config))
+    else:
+        explainer = LstmExplainer(LstmConfig.from_json(config))
     tensors = {k: v.float() for k, v in read_tensors(path).items()}
     # torch counts batches here; nothing reads it, and the layout does not hold it.
-    tensors.setdefault("norm.num_batches_tracked", explainer.norm.state_dict()["num_batches_tracked"])
+    tensors |= {k: v for k, v in explainer.state_dict().items() if k == _UNUSED}
     _load_strictly(explainer, tensors, path)
     return explainer.eval()
 
@@ -230,7 +238,7 @@ def save_explainer(model: Explainer, folder: Path, provenance: Mapping[str, Any]
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "config.json", model.config.to_json())
     _write_json(folder / "wyr.json", provenance)
-    tensors = {k: v for k, v in model.state_dict().items() if k != "norm.num_batches_tracked"}
+    tensors = {k: v for k, v in model.state_dict().items() if k != _UNUSED}
     _save_tensors(tensors, folder / "model.safetensors", half)
 
 

@@ -8,6 +8,7 @@ by the number of tokens, not by the sum of the mask, so a mask of zeros leaves t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -62,13 +63,17 @@ class Explanandum(nn.Module):
         Returns: float32 [B, C].
         """
         if mask is None:
-            hidden = self.encoder.encode(embedded, valid)
-        else:
-            # The product stays float32: a tiny mask times an embedding, then layer-normed, loses its direction
-            # in half precision.
-            scaled = full_precision(embedded) * mask.unsqueeze(-1)
-            hidden = self.encoder.encode(scaled.to(embedded.dtype), valid)
+            return self.read(embedded, valid)[1]
+        # The product stays float32: a tiny mask times an embedding, then layer-normed, loses its direction
+        # in half precision.
+        scaled = full_precision(embedded) * mask.unsqueeze(-1)
+        hidden = self.encoder.encode(scaled.to(embedded.dtype), valid)
         return self.logits(self.pool(hidden, valid, mask))
+
+    def read(self, embedded: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the final hidden states [B, T, D] and the logits, float32 [B, C], of the plain read."""
+        hidden = self.encoder.encode(embedded, valid)
+        return hidden, self.logits(self.pool(hidden, valid, None))
 
     def logits(self, pooled: Tensor) -> Tensor:
         """Return the logits of every class, float32 [B, C], of pooled vectors [B, D]."""
@@ -83,6 +88,32 @@ class Explanandum(nn.Module):
         weight = kept if mask is None else mask * kept
         total = weight.unsqueeze(1) @ hidden  # [B, 1, D]
         return total.squeeze(1) / kept.sum(dim=1, keepdim=True).clamp(min=1e-9)
+
+    def evidence(self, hidden: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return how much each token's final hidden state speaks for a class of each rank.
+
+        The class's row of the head less a rival's: half the other classes by their probability, half all alike. With
+        mean pooling the logits are the mean of exactly these numbers. A head that reads `<cls>` alone was never taught
+        what the other tokens' hidden states mean along its rows, so there they are a guess (a "logit lens").
+
+        Args:
+            hidden: float [B, T, D]; logits: float [B, C] of the plain read.
+            targets: int64 [B, N], class within its rank; N a multiple of R, in rank order over and over.
+        Returns: float32 [B, N, T].
+        """
+        scores = []
+        for place, target in enumerate(targets.unbind(dim=1)):
+            rank = place % len(self.slices)
+            weight = cast(nn.Linear, self.classifiers[rank]).weight  # [K, D]
+            classes = torch.arange(weight.shape[0], device=target.device)
+            is_target = target.unsqueeze(1) == classes  # [B, K]
+            probs = torch.softmax(full_precision(logits[:, self.slices[rank]]), dim=-1)
+            others = torch.where(is_target, 0.0, probs)
+            others = others / others.sum(dim=1, keepdim=True).clamp(min=1e-9)
+            rival = (0.5 * others + 0.5 / weight.shape[0]) @ weight  # [B, D]
+            row = nn.functional.embedding(target, weight) - rival
+            scores.append((full_precision(hidden) @ row.unsqueeze(-1)).squeeze(-1))
+        return torch.stack(scores, dim=1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return a softmax per rank, float32 [B, C]."""

@@ -1,7 +1,7 @@
 """Explanandum, Explainer and mask application as one function of token ids.
 
     ids -> Explanandum on plain embeddings -> predicted class per rank (or the classes asked for)
-        -> Explainer, only the rows of those classes -> sigmoid -> mask per rank -> maximum over ranks
+        -> Explainer, for those classes alone -> sigmoid -> mask per rank -> maximum over ranks
         -> Explanandum on embeddings * mask (and, mean-pooled, on hidden states * mask)
 
 This is the reference in float32 torch; `wyr_batch.export` writes the same function as a graph.
@@ -9,19 +9,14 @@ This is the reference in float32 torch; `wyr_batch.export` writes the same funct
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wyr_batch.models.encoder import full_precision
+from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
-
-
-class ClassMasks(Protocol):
-    """What gives mask logits [B, R, T] of chosen classes; see `Explainer.class_logits`."""
-
-    def class_logits(self, input_ids: Tensor, valid: Tensor, classes: Tensor) -> Tensor: ...
 
 
 class FusedOutput(NamedTuple):
@@ -56,7 +51,7 @@ class Fused(nn.Module):
 
     first_class: Tensor
 
-    def __init__(self, explanandum: Explanandum, explainer: ClassMasks) -> None:
+    def __init__(self, explanandum: Explanandum, explainer: Explainer) -> None:
         super().__init__()
         self.explanandum = explanandum
         self.explainer = explainer
@@ -73,9 +68,10 @@ class Fused(nn.Module):
         model = self.explanandum
         valid = model.valid(input_ids)
         embedded = model.embed(input_ids)
-        logits = model.classify(embedded, valid)
+        hidden, logits = model.read(embedded, valid)
         explained = torch.where(explain_ids < 0, model.top_classes(logits), explain_ids.long())
-        mask_logits = self.explainer.class_logits(input_ids, valid, explained + self.first_class)
+        plain = PlainPass(input_ids, valid, hidden, logits)
+        mask_logits = self.explainer.class_logits(model, plain, explained + self.first_class)
         rank_masks = exact_sigmoid(full_precision(mask_logits)) * valid.unsqueeze(1)
         mask = rank_masks.amax(dim=1)
         masked_logits = model.classify(embedded, valid, mask)

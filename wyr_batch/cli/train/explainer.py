@@ -27,9 +27,11 @@ GROUPS = {
         "batch_reads",
         "window_bp",
         "lambda_area",
+        "target_area",
+        "chimera_share",
         "seed",
     ),
-    "Model": ("explanandum_dir", "start_from", "randomise"),
+    "Model": ("explanandum_dir", "kind", "start_from", "randomise"),
     "Machine": ("bf16", "compile", "threads"),
     "Message": ("debug", "help"),
 }
@@ -46,6 +48,22 @@ GROUPS = {
 )
 @training_options(*KINDS)
 @setting(configs.ExplainerTraining, "lambda_area", "Weight of the area term; more of it gives smaller masks.")
+@setting(
+    configs.ExplainerTraining,
+    "target_area",
+    "Mean mask to hold, such as 0.5 for half of the read; 0 leaves it to --lambda-area.",
+)
+@setting(
+    configs.ExplainerTraining,
+    "chimera_share",
+    "Share of the reads that are joined of two reads of different classes and asked for one of them.",
+)
+@setting(
+    configs.ExplainerTraining,
+    "kind",
+    "Kind of Explainer: lstm reads tokens, as in the paper; readout reads the classifier's hidden states.",
+    type=click.Choice(configs.EXPLAINER_KINDS),
+)
 @click.option("--start-from", type=NamedPath(), help="Start from this Explainer's weights instead of random ones.")
 @click.option(
     "--randomise",
@@ -73,7 +91,8 @@ def command(
     """
     settings = Settings(options, config)
     loop, reads, training = (settings.make(kind) for kind in KINDS)
-    configs.check_counts([("--randomise", randomise, 0)], configs.MOST_SEED)
+    limits = train_module("limits")
+    limits.check_counts([("--randomise", randomise, 0)], limits.MOST_SEED)
     sources = [Source("DATA", data), Source("--explanandum", explanandum_dir)]
     if start_from is not None:
         sources.append(Source("--start-from", start_from))
@@ -83,6 +102,8 @@ def command(
         raise UsageError(share[0], "no warm_start_steps", "1 or more of them")
     if (scale := settings.given("entropy_scale")) and training.complement != "entropy":
         raise UsageError(scale[0], f'complement = "{training.complement}" as well', 'complement = "entropy"')
+    if (other := settings.given("lambda_other")) and training.kind != "lstm" and training.lambda_other:
+        raise UsageError(other[0], f'kind = "{training.kind}" as well', 'kind = "lstm"')
     train_module("places").check_training_folder(output, "explainer", sources)
     module, labelled, loops = (train_module(name) for name in ("fit.explainer", "data.labelled", "fit.loop"))
     from wyr_batch.models.checkpoints import load_explanandum

@@ -1,0 +1,167 @@
+"""Chimeras: reads joined of two halves of different classes, so that the right place of a mask is known.
+
+    pieces that the classifier calls rightly and surely by themselves -> joined two by two, in either order
+        -> asked for the class of one half -> AUC of its tokens' mask logits against the other half's, mask in and out
+
+An AUC of 0.5 is chance: the mask does not know which half the class is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wyr_batch.models.explainer import Explainer, PlainPass
+from wyr_batch.models.explanandum import Explanandum
+
+from ..data.labelled import Int64s, LabelledReads
+from ..data.pieces import Bools, LabelledBatch, Pieces, cut_batch, joined_batch
+from .explained import first_classes
+
+PIECE_BP = 600
+LEAST_PROBABILITY = 0.7  # of the right class, for a piece by itself
+BATCH_ROWS = 32
+
+# Scores of every token for a class of one rank: (batch, rank, targets int64 [B]) -> float [B, T]
+Scorer = Callable[[LabelledBatch, int, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Chimeras:
+    """Chimeras of one rank, each asked for one half and then, as another row, for the other.
+
+    Rows 2i and 2i + 1 are the same read.
+    """
+
+    rank: int
+    asked: Pieces
+    other: Pieces
+    other_first: Bools
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def first(self, n: int) -> Chimeras:
+        """Return the first n of them."""
+        rows = np.arange(min(2 * n, len(self)))
+        return Chimeras(self.rank, self.asked.take(rows), self.other.take(rows), self.other_first[rows])
+
+    def batches(self, reads: LabelledReads) -> list[LabelledBatch]:
+        """Return them as batches of at most `BATCH_ROWS` rows."""
+        rows = [np.arange(start, min(start + BATCH_ROWS, len(self))) for start in range(0, len(self), BATCH_ROWS)]
+        return [joined_batch(reads, self.asked.take(r), self.other.take(r), self.other_first[r]) for r in rows]
+
+
+@torch.no_grad()
+def choose_chimeras(
+    explanandum: Explanandum, reads: LabelledReads, n_chimeras: int, *, piece_bp: int = PIECE_BP, seed: int = 0
+) -> list[Chimeras]:
+    """Return up to so many chimeras for each rank; fewer where too few pieces are called surely.
+
+    Args:
+        piece_bp: of either half; shorter reads are not used.
+    """
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(np.flatnonzero(reads.lengths >= piece_bp))
+    starts = (rng.random(len(rows)) * (reads.lengths[rows] - piece_bp + 1)).astype(np.int64)
+    pieces = Pieces(rows, starts, np.full(len(rows), piece_bp), rng.random(len(rows)) < 0.5)
+    wanted = 2 * n_chimeras
+    sure: list[list[int]] = [[] for _ in explanandum.slices]
+    for start in range(0, len(rows), BATCH_ROWS):
+        batch = cut_batch(reads, pieces.take(np.arange(start, min(start + BATCH_ROWS, len(rows)))))
+        probs = explanandum.probabilities(explanandum(batch.input_ids))
+        for rank, classes in enumerate(explanandum.slices):
+            label = batch.labels[:, rank]
+            right = probs[:, classes].gather(1, label.clamp(min=0).unsqueeze(1)).squeeze(1)
+            sure[rank] += (start + np.flatnonzero(((label >= 0) & (right > LEAST_PROBABILITY)).numpy())).tolist()
+        if all(len(found) >= 2 * wanted for found in sure):
+            break
+    return [_pair(reads, pieces, rank, np.array(found), n_chimeras, rng) for rank, found in enumerate(sure)]
+
+
+def _pair(reads: LabelledReads, pieces: Pieces, rank: int, sure: Int64s, n: int, rng: np.random.Generator) -> Chimeras:
+    """Pair pieces whose label of the rank differs, each used once."""
+    labels = reads.labels[pieces.rows[sure], rank] if len(sure) else np.empty(0, np.int64)
+    waiting: list[int] = []
+    pairs: list[tuple[int, int]] = []
+    for place in range(len(sure)):
+        partner = next((i for i, other in enumerate(waiting) if labels[other] != labels[place]), None)
+        if partner is None:
+            waiting.append(place)
+        else:
+            pairs.append((waiting.pop(partner), place))
+        if len(pairs) == n:
+            break
+    index = sure[np.array(pairs, np.int64).reshape(-1, 2)] if len(sure) else np.empty((0, 2), np.int64)
+    second_first = rng.random(len(index)) < 0.5
+    asked = index.ravel()  # first and second of each pair in turn
+    other_first = np.stack([second_first, ~second_first], axis=1).ravel()
+    return Chimeras(rank, pieces.take(asked), pieces.take(index[:, ::-1].ravel()), other_first)
+
+
+def token_auc(scores: Tensor, inside: Tensor, counted: Tensor) -> Tensor:
+    """Return for each row how often a token inside scores higher than one outside, ties half, float64 [B].
+
+    Args:
+        scores: float [B, T]; inside, counted: bool [B, T]; NaN where either side has no token.
+    """
+    found = []
+    for row, is_inside, is_counted in zip(scores.double(), inside, counted, strict=True):
+        a, b = row[is_counted & is_inside], row[is_counted & ~is_inside]
+        found.append(((a[:, None] > b).double() + 0.5 * (a[:, None] == b)).mean())
+    return torch.stack(found)
+
+
+def mask_scorer(explanandum: Explanandum, explainer: Explainer) -> Scorer:
+    """Return the mask logits of an Explainer as scores."""
+
+    def scores(batch: LabelledBatch, rank: int, targets: Tensor) -> Tensor:
+        valid = explanandum.valid(batch.input_ids)
+        plain = PlainPass(batch.input_ids, valid, *explanandum.read(explanandum.embed(batch.input_ids), valid))
+        asked = explanandum.top_classes(plain.logits)
+        asked[:, rank] = targets
+        return explainer.class_logits(explanandum, plain, asked + first_classes(explanandum))[:, rank]
+
+    return scores
+
+
+@torch.no_grad()
+def measure_chimeras(
+    explanandum: Explanandum, reads: LabelledReads, chimeras: Sequence[Chimeras], scorer: Scorer, is_mask: bool = True
+) -> list[dict[str, Any]]:
+    """Return for each rank the number of chimeras, the AUC, and the mean mask inside and outside the right half.
+
+    Each with a 95 % interval over chimeras, the two questions about one averaged first.
+
+    Args:
+        is_mask: the scores are mask logits; else there is no mask to average.
+    """
+    measured = []
+    for group in chimeras:
+        columns: dict[str, list[Tensor]] = {"auc": [], "inside": [], "outside": []}
+        for batch in group.batches(reads):
+            scores = scorer(batch, group.rank, batch.labels[:, group.rank])
+            counted = explanandum.valid(batch.input_ids)
+            counted[:, 0] = False  # <cls> is in neither half
+            columns["auc"].append(token_auc(scores, batch.inside, counted))
+            mask = torch.sigmoid(scores)
+            for name, part in (("inside", batch.inside & counted), ("outside", ~batch.inside & counted)):
+                columns[name].append(((mask * part).sum(dim=1) / part.sum(dim=1)).double())
+        names = columns if is_mask else ("auc",)
+        measured.append({"n": len(group) // 2, **{name: _interval(columns[name]) for name in names}})
+    return measured
+
+
+def _interval(values: Sequence[Tensor]) -> dict[str, float]:
+    """Return mean and 95 % interval of rows that come in pairs, one pair for each chimera."""
+    if not values:
+        return dict.fromkeys(("mean", "low", "high"), float("nan"))
+    each: npt.NDArray[np.float64] = torch.cat(list(values)).view(-1, 2).mean(dim=1).numpy()
+    mean, error = float(each.mean()), 1.96 * float(each.std(ddof=1)) / np.sqrt(len(each)) if len(each) > 1 else 0.0
+    return {"mean": mean, "low": mean - error, "high": mean + error}
