@@ -42,7 +42,7 @@ LABELS = "explanandum/data_processor/labels.json"
         (EXPLAINER, ("num_classes",), MISSING, "config.json, num_classes: got nothing, expected a whole number"),
         (EXPLAINER, ("num_layers",), 1.5, "config.json, num_layers: got 1.5, expected a whole number"),
         (EXPLAINER, ("cell_states",), 1, "cell_states: got 1, expected true or false"),
-        (EXPLAINER, ("kind",), "readout", 'kind: got "readout", expected one of lstm'),
+        (EXPLAINER, ("kind",), "gru", 'kind: got "gru", expected one of lstm, readout'),
         (EXPLAINER, ("n_heads",), 2, "got the field 'n_heads', expected vocab_size, "),
     ],
 )

@@ -128,7 +128,7 @@ def test_failed_proof_leaves_nothing_behind(
 
 def test_checkpoints_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     checkpoints = save_toy_checkpoints(tmp_path, num_classes=12)
-    with pytest.raises(ModelError, match="got an Explainer of 12 classes, expected the 10 of"):
+    with pytest.raises(ModelError, match="explainer: got num_classes 12, expected 10, that of the Explanandum"):
         export_bundle(*checkpoints, tmp_path / "toy", **SHORT)
     assert not (tmp_path / "toy").exists()
 

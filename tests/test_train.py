@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from toy_models import plain_pass, save_toy_checkpoints, seeded_ids, toy_explainer, toy_explanandum
-from wyr_batch.train.data.batches import StepBatches, class_priors, cut_batch, sampling_weights
+from wyr_batch.train.data.batches import StepBatches, class_priors, sampling_weights
 from wyr_batch.train.data.labelled import LabelledReads, choose_ranks, load_reads
 from wyr_batch.train.data.markers import labels_of, prepare_markers
+from wyr_batch.train.data.pieces import Pieces, cut_batch
 from wyr_batch.train.data.prepare import RANKS as RANK_NAMES
 from wyr_batch.train.data.prepare import split_of
 from wyr_batch.train.fit.explainer import ExplainerLoss, ExplainerTraining, TrainedExplainer
@@ -113,13 +114,10 @@ def test_pieces_are_cut_turned_and_tokenised() -> None:
     bases = np.frombuffer(b"ACGTACGTTTNACC", np.uint8)
     reads = LabelledReads(bases, np.array([0, 14]), np.array([[0, 1]]), np.array([True]))
     rows = np.zeros(2, np.int64)
-    batch = cut_batch(reads, rows, np.array([1, 1]), np.array([12, 12]), np.array([False, True]))
+    batch = cut_batch(reads, Pieces(rows, np.array([1, 1]), np.array([12, 12]), np.array([False, True])))
     forward = cut_batch(
         LabelledReads(np.frombuffer(b"GTNAAACGTACG", np.uint8), np.array([0, 12]), *_labels()),
-        np.zeros(1, np.int64),
-        np.zeros(1, np.int64),
-        np.array([12]),
-        np.array([False]),
+        Pieces(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([12]), np.array([False])),
     )
     width = forward.input_ids.shape[1]
     assert batch.input_ids[1, :width].tolist() == forward.input_ids[0].tolist(), "the reverse complement"

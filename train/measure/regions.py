@@ -45,7 +45,7 @@ def region_measures(
     for taken in _taken(scores.numpy(), opened.numpy(), tokens.numpy(), rng):
         for name, regions in taken.items():
             kept = torch.from_numpy(regions).float()
-            for measure, mask in (("comprehensiveness", tokens - kept), ("sufficiency", kept)):
+            for measure, mask in (("comprehensiveness", tokens.float() - kept), ("sufficiency", kept)):
                 mask[:, 0] = 1.0  # <cls> stays
                 logits = explanandum.classify(found.embedded, found.valid, mask * found.valid)
                 left = class_probabilities(explanandum, logits, found.targets)

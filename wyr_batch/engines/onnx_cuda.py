@@ -2,9 +2,9 @@
 
     OnnxCudaEngine, one per batch in flight: a Slot and an I/O binding; both engines of a GPU share the session
 
-Every LSTM, attention and matrix product must have been placed on the GPU: ONNX Runtime leaves what it cannot place on
-the CPU without a word. Not handled: CUDA graphs, the TensorRT provider inside ONNX Runtime, the Attention operator of
-opset 24.
+Every LSTM, convolution, attention and matrix product must have been placed on the GPU: ONNX Runtime leaves what it
+cannot place on the CPU without a word. Not handled: CUDA graphs, the TensorRT provider inside ONNX Runtime, the
+Attention operator of opset 24.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wyr_batch.engines.signature import INPUTS, EngineOutput, Int32s, output_dty
 from wyr_batch.errors import EngineError, MissingExtraError, ModelError, UsageError
 
 PROVIDER = "CUDAExecutionProvider"
-HEAVY_OPS = ("MatMul", "Gemm", "LSTM", "LayerNormalization", "Softmax")
+HEAVY_OPS = ("MatMul", "Gemm", "Conv", "LSTM", "LayerNormalization", "Softmax")
 
 
 def import_onnxruntime() -> Any:
