@@ -146,9 +146,9 @@ def score_all(
             take("mask", n, lambda b=batch: explain(model, explainer, b).mask().unsqueeze(1).expand(-1, 3, -1))
             take("evidence", n, lambda f=found: plain_evidence(model, f))
             take("smoothed_evidence", n, lambda f=found: smoothed(plain_evidence(model, f), f.valid))
-            take("attn_lrp", n, lambda f=found: all_relevance(model, f))
             take("random", n, lambda f=found: torch.rand(f.logits.shape, generator=generator))
         found = Explained(*(value.clone() for value in vars(found).values()))  # captum wants ordinary tensors
+        take("attn_lrp", n, lambda f=found: all_relevance(model, f))
         for name, method in alone.items():
             few = name == "lime_5000"
             some = slow_reads - n_done.get(name, 0) if few else n
@@ -181,9 +181,7 @@ def smoothed(scores: Tensor, valid: Tensor) -> Tensor:
 def all_relevance(model: Explanandum, found: Explained) -> Tensor:
     """Return AttnLRP's relevance for the explained class of every rank, [B, R, T]."""
     ranks = range(found.targets.shape[1])
-    each = [
-        relevance(model, found.embedded.clone(), found.valid.clone(), r, found.targets[:, r].clone()) for r in ranks
-    ]
+    each = [relevance(model, found.embedded, found.valid, r, found.targets[:, r]) for r in ranks]
     return torch.stack(each, dim=1)
 
 
