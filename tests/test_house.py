@@ -15,8 +15,35 @@ MOST_LINES, MOST_MODULES = 350, 12
 
 # From the top down: a room may import those below it only. CONTRIBUTING.md draws the same order.
 ORDER = (
-    *("__main__", "cli", "export", "train", "api", "cluster", "pipeline", "job", "rows", "explain", "choose", "proof"),
-    *("engines", "models", "tokens", "reads", "cache", "bundle", "ranks", "checks", "host", "errors", "_version"),
+    *(
+        "__main__",
+        "cli",
+        "export",
+        "train",
+        "masks",
+        "api",
+        "cluster",
+        "pipeline",
+        "job",
+        "rows",
+        "explain",
+        "choose",
+        "proof",
+    ),
+    *(
+        "draw",
+        "engines",
+        "models",
+        "tokens",
+        "reads",
+        "cache",
+        "bundle",
+        "ranks",
+        "checks",
+        "host",
+        "errors",
+        "_version",
+    ),
 )
 
 

@@ -18,7 +18,17 @@ from wyr_batch.rows.parts import PART_S
 _GROUPS = {
     "Input": ("infile_list", "max_reads", "min_length", "paired", "interleaved", "window_bp", "overlap_bp"),
     "Model": ("model", "device", "runtime", "dtype", "explain", "confidence"),
-    "Output": ("output", "resume", "overwrite", "mask_dtype", "rank_masks", "top_k", "json_path", "part_s"),
+    "Output": (
+        "output",
+        "resume",
+        "overwrite",
+        "mask_dtype",
+        "rank_masks",
+        "top_k",
+        "sequences",
+        "json_path",
+        "part_s",
+    ),
     "Speed": ("threads", "max_batch_tokens"),
     "Cluster": ("ray",),
     "Message": ("log_path", "quiet", "verbose", "debug", "help"),
@@ -54,6 +64,7 @@ _GROUPS = {
 @click.option("--mask-dtype", type=click.Choice(MASK_DTYPES), default="float32", help="Type of the mask values.")
 @click.option("--rank-masks", is_flag=True, help="Also write one mask column per rank.")
 @click.option("-k", "--top-k", type=int, default=1, help="Also write the best K labels per rank, if K is 2 or more.")
+@click.option("--sequences", is_flag=True, help="Also write the bases of each read, for pictures and tracks.")
 @click.option("--confidence", type=float, default=0.0, help="Leave out calls with a lower probability.")
 @click.option(
     "--explain",

@@ -49,6 +49,7 @@ class RunConfig:
     mask_dtype: str = "float32"
     rank_masks: bool = False
     top_k: int = 1
+    sequences: bool = False
     confidence: float = 0.0
     explain: tuple[str, ...] = ()
     window_bp: int | None = None
@@ -138,7 +139,7 @@ class RunConfig:
     def identity(self) -> dict[str, object]:
         """Return the options that rows depend on; a run is resumed with the same ones."""
         names = ("dtype", "mask_dtype", "rank_masks", "top_k", "confidence", "explain", "window_bp", "overlap_bp")
-        more = ("max_reads", "min_length", "paired", "interleaved")
+        more = ("max_reads", "min_length", "paired", "interleaved", "sequences")
         found = {name: getattr(self, name) for name in (*names, *more)}
         return {**found, "explain": list(self.explain), "dataset": self.is_dataset}
 

@@ -41,6 +41,7 @@ class Job:
             rank_masks=config.rank_masks,
             top_k=config.top_k,
             confidence=config.confidence,
+            sequences=config.sequences,
             files=config.inputs if len(config.inputs) > (2 if config.paired else 1) else (),
         )
         self.explain_row = config.explain_row(bundle)

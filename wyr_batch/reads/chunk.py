@@ -134,6 +134,12 @@ class Regrouper:
         self._waiting, self._n_reads, self._n_bases = [left], n - start, len(left.bases)
 
 
+def upper_case(bases: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return ASCII letters in upper case, everything else as it is."""
+    is_lower = (bases >= ord("a")) & (bases <= ord("z"))
+    return bases - is_lower * np.uint8(ord("a") - ord("A"))
+
+
 def columns_from(names: list[str], mates: list[int], sequences: list[bytes]) -> Columns:
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     bases = np.frombuffer(bytearray().join(sequences), np.uint8)

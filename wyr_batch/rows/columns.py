@@ -13,6 +13,7 @@
 | mask_mean | float32 | over tokens |
 | RANK, RANK_prob, RANK_masked, RANK_masked_prob | dictionary, float32 | call on the plain and on the masked read |
 | RANK_top | list of struct label, prob | best first, with --top-k |
+| sequence | string | bases as in the file, upper case, with --sequences |
 
 Null where there is nothing to say.
 """
@@ -28,7 +29,7 @@ import pyarrow as pa
 from wyr_batch.checks.files import shown_path
 from wyr_batch.explain.step import Explained
 from wyr_batch.ranks import Rank, rank_slices
-from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.reads.chunk import ReadChunk, upper_case
 from wyr_batch.rows.segments import find_segments, running_sum
 from wyr_batch.tokens.kmers import Int64s
 
@@ -54,16 +55,18 @@ class RowBuilder:
         top_k: int = 1,
         confidence: float = 0.0,
         files: Sequence[str] = (),
+        sequences: bool = False,
     ) -> None:
         """
         Args:
+            sequences: add the bases.
             files: inputs, in the order of the command, if rows are to say which one they are from.
         """
         self.ranks = ranks
         self.slices = rank_slices([len(rank.labels) for rank in ranks])
         self.labels = [pa.array(rank.labels, pa.string()) for rank in ranks]
         self.mask_type = _MASK_TYPES[mask_dtype]
-        self.rank_masks, self.top_k, self.confidence = rank_masks, top_k, confidence
+        self.rank_masks, self.top_k, self.confidence, self.sequences = rank_masks, top_k, confidence, sequences
         names = [shown_path(name) for name in files]
         self.files = list(dict.fromkeys(names))
         self._file_codes = [self.files.index(name) for name in names]  # by place: two inputs may have one name
@@ -89,6 +92,8 @@ class RowBuilder:
                 fields.append((f"{rank.name}_top", pa.list_(_TOP)))
         if self.rank_masks:
             fields += [(f"mask_{rank.name}", pa.list_(self.mask_type)) for rank in self.ranks]
+        if self.sequences:
+            fields.append(("sequence", pa.string()))
         return pa.schema(fields)
 
     def status(self, done: Explained) -> npt.NDArray[np.int8]:
@@ -136,6 +141,8 @@ class RowBuilder:
                 columns.append(self._top(r, done.probs[:, classes], absent))
         if self.rank_masks:
             columns += [self._mask_lists(rank_mask, offsets, absent) for rank_mask in done.rank_masks]
+        if self.sequences:
+            columns.append(_sequences(work.chunk))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _file(self, chunk: ReadChunk) -> pa.Array:
@@ -165,6 +172,11 @@ class RowBuilder:
         else:
             values = pa.array(mask)
         return _lists(values, offsets, absent)
+
+
+def _sequences(chunk: ReadChunk) -> pa.StringArray:
+    offsets = pa.py_buffer(chunk.offsets.astype(np.int32))
+    return pa.StringArray.from_buffers(len(chunk), offsets, pa.py_buffer(upper_case(chunk.bases)))
 
 
 def _lists(values: pa.Array, offsets: Int64s, absent: Bools) -> pa.ListArray:

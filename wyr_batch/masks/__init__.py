@@ -1,0 +1,1 @@
+"""Masks files, read back: what `report`, `view` and `convert` stand on."""

@@ -1,0 +1,136 @@
+"""The bases of the rows: from the column `sequence`, or from the inputs of the run, read again.
+
+Each row is compared with the read it is paired with, by name, mate and length, so that other reads, or the same in
+another order, are an error and never a wrong picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+
+from wyr_batch.checks.files import exists
+from wyr_batch.errors import InputError
+from wyr_batch.masks.file import MaskFile
+from wyr_batch.masks.rows import MaskRows
+from wyr_batch.reads.chunk import ReadChunk, upper_case
+from wyr_batch.reads.records import shown
+from wyr_batch.reads.stream import Inputs, InputWatch, read_chunks
+from wyr_batch.tokens.kmers import Int64s, Uint8s
+
+SEQUENCE = "sequence"
+_ADVICE = "Name the files with --reads, or run again with --sequences."
+
+
+@dataclass(frozen=True, slots=True)
+class RowBases:
+    """Bases of consecutive rows, upper case.
+
+    Attributes:
+        bases: uint8 [offsets[n]], ASCII; offsets: int64 [n + 1].
+    """
+
+    bases: Uint8s
+    offsets: Int64s
+
+    def of(self, i: int) -> str:
+        """Return the bases of row i."""
+        return bytes(self.bases[self.offsets[i] : self.offsets[i + 1]]).decode("latin-1")
+
+
+def inputs_of(masks: MaskFile, reads: Sequence[str] = ()) -> Inputs:
+    """Return the reads that a masks file was made from, as they are to be read again.
+
+    Args:
+        reads: where the inputs lie now; none: where they lay then.
+    Raises: InputError if they are not to be had.
+    """
+    options = masks.run.get("options", {})
+    paths = tuple(reads) or tuple(masks.footer.get("inputs", ()))
+    if not paths:
+        raise InputError(masks.shown, "no column 'sequence', and no inputs in its footer", "one of them", _ADVICE)
+    for path in paths:
+        if path == "-" or not exists(path):
+            got = "standard input" if path == "-" else f"no file {path}"
+            raise InputError(masks.shown, f"{got} among its inputs", "reads that are still there", _ADVICE)
+    return Inputs(
+        paths,
+        paired=bool(options.get("paired", False)),
+        interleaved=bool(options.get("interleaved", False)),
+        max_reads=options.get("max_reads"),
+    )
+
+
+def with_bases(
+    masks: MaskFile, reads: Sequence[str] = (), columns: Iterable[str] | None = None
+) -> Iterator[tuple[MaskRows, RowBases]]:
+    """Yield the rows of a masks file, in order, with their bases.
+
+    Args:
+        reads: where the inputs lie now, if not where they lay; not looked at if the file has its sequences.
+        columns: only these, and what the comparison needs; None: all.
+    Raises: InputError where a read is not that of its row.
+    """
+    own = SEQUENCE in masks
+    named = None if columns is None else list(dict.fromkeys([*columns, "read_id", "mate", "length", *[SEQUENCE] * own]))
+    if own:
+        for rows in masks.rows(named):
+            yield rows, _from_column(rows)
+        return
+    chunks = read_chunks(inputs_of(masks, reads), InputWatch(1))
+    left: ReadChunk | None = None
+    for rows in masks.rows(named):
+        done = 0
+        while done < len(rows):
+            left = left if left is not None and len(left) else next(chunks, None)
+            if left is None:
+                got = f"the end of the inputs after {rows.first + done:,} reads"
+                raise InputError(masks.shown, got, f"a read for each of {masks.n_rows:,} rows", _ADVICE)
+            n = min(len(left), len(rows) - done)
+            part, chunk = rows.part(done, done + n), left.part(0, n)
+            _check_same(part, chunk, masks)
+            yield part, RowBases(upper_case(chunk.bases), chunk.offsets)
+            left, done = left.part(n, len(left)), done + n
+
+
+def bases_of(masks: MaskFile, wanted: Set[int], reads: Sequence[str] = ()) -> dict[int, str]:
+    """Return the bases of a few rows, by their number in the file. Raises: as `with_bases`."""
+    found: dict[int, str] = {}
+    last = max(wanted, default=-1)
+    for rows, bases in with_bases(masks, reads, ()):
+        here = wanted & set(range(rows.first, rows.first + len(rows)))
+        found |= {i: bases.of(i - rows.first) for i in here}
+        if rows.first + len(rows) > last:
+            break
+    return found
+
+
+def _from_column(rows: MaskRows) -> RowBases:
+    column = rows.column(SEQUENCE)
+    offsets = np.zeros(len(column) + 1, np.int64)
+    np.cumsum(pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False), out=offsets[1:])
+    joined = "".join(text or "" for text in column.to_pylist()).encode("latin-1", "replace")
+    return RowBases(upper_case(np.frombuffer(joined, np.uint8)), offsets)
+
+
+def _check_same(rows: MaskRows, chunk: ReadChunk, masks: MaskFile) -> None:
+    """Raise InputError unless each read has the name, mate and length of its row."""
+    ids = rows.column("read_id")
+    same = (
+        pc.equal(ids, chunk.ids).to_numpy(zero_copy_only=False)
+        & (rows.numbers("mate") == chunk.mates)
+        & (rows.lengths == chunk.lengths)
+    )
+    if same.all():
+        return
+    i = int(np.argmin(same))
+    raise InputError(
+        f"{chunk.source}, read {shown(chunk.ids[i].as_py())}, record {chunk.first_record + i}",
+        f"mate {chunk.mates[i]} of {chunk.lengths[i]:,} bp",
+        f"{shown(ids[i].as_py())}, mate {rows.numbers('mate')[i]} of {rows.lengths[i]:,} bp, as in row "
+        f"{rows.first + i + 1:,} of {masks.shown}",
+        "Name with --reads the files that these masks were made from.",
+    )
