@@ -247,6 +247,8 @@ class FakeTensorRt(types.ModuleType):
 
             def update_device_memory_size_for_shapes(self) -> int:
                 self._memory = None
+                if fake.fail == "update_device_memory_size_for_shapes":
+                    return 0
                 return 64 * math.prod(self._shapes["input_ids"])
 
             def set_device_memory(self, memory: int, size: int) -> None:

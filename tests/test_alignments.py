@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 
 import pysam
 import pytest
@@ -19,6 +21,17 @@ from read_files import (
 
 from wyr_batch.errors import InputError
 from wyr_batch.reads.open import Reads, open_reads
+
+
+def test_only_bam_and_cram_need_pysam(write: Write) -> None:
+    program = (
+        "import sys; sys.modules['pysam'] = None\n"
+        "from wyr_batch.reads.open import open_reads\n"
+        "for chunk in open_reads(sys.argv[1]): print(len(chunk))"
+    )
+    for data, expected in ((b"@r\nACGT\n+\nIIII\n", "1"), (bam_of([(name, bases, 4) for name, bases in THREE]), "pip install 'wyr-batch[cpu]'")):
+        done = subprocess.run([sys.executable, "-c", program, write(data)], capture_output=True, text=True)
+        assert expected in done.stdout + done.stderr
 
 
 def test_sam_without_header(write: Write) -> None:

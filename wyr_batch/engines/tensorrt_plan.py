@@ -128,17 +128,17 @@ def plan_key(trt: Any, onnx_sha256: str, gpu: Gpu, dtype: str, profiles: Sequenc
         "dtype": dtype,
         "profiles": [[p.least, p.most, p.usual_rows, p.rows] for p in profiles],
         "builder_level": BUILDER_LEVEL,
+        "tf32": False,
     }
 
 
 def build_plan(
-    trt: Any, log: Any, path: Path, dtype: str, profiles: Sequence[Profile], n_ranks: int, timing: bytes
+    trt: Any, log: Any, path: Path, profiles: Sequence[Profile], n_ranks: int, timing: bytes
 ) -> tuple[bytes, bytes]:
-    """Build a plan on the current GPU; minutes.
+    """Build a plan on the current GPU; minutes. Without TF32: a float16 graph has parts in float32, which stay that.
 
     Args:
         path: ONNX file of the plain graph in that precision; external data is found beside it.
-        dtype: 'float32' computes without TF32.
         timing: a timing cache of the same TensorRT and GPU, or nothing.
     Returns: the plan, and the timing cache with what was measured.
     Raises: EngineError with what TensorRT logged.
@@ -154,8 +154,7 @@ def build_plan(
     config = builder.create_builder_config()
     config.builder_optimization_level = BUILDER_LEVEL
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if dtype == "float32":
-        config.clear_flag(trt.BuilderFlag.TF32)
+    config.clear_flag(trt.BuilderFlag.TF32)
     for profile in profiles:
         shapes = builder.create_optimization_profile()
         for name, n_columns in zip(INPUTS, (0, n_ranks), strict=True):
@@ -191,7 +190,7 @@ def ready_plan(trt: Any, log: Any, bundle: Bundle, dtype: str, gpu: Gpu, again: 
     timing_path = cache_folder() / f"timing-{slug(trt.__version__)}-{slug(gpu.name)}.cache"
     timing = timing_path.read_bytes() if timing_path.is_file() else b""
     start = time.perf_counter()
-    plan, timing = build_plan(trt, log, path, dtype, profiles, len(bundle.ranks), timing)
+    plan, timing = build_plan(trt, log, path, profiles, len(bundle.ranks), timing)
     seconds = time.perf_counter() - start
     log.errors = []  # of tactics that were tried and did not fit
     write_file(timing_path, timing)

@@ -3,7 +3,7 @@
     evidence of the class asked for -> smoothed over tokens, several widths -> z-scored over the read   start
     hidden states -> narrow -> convolutions over tokens -> layer norm -> the class's row of a head      learned
         -> smoothed
-    mask logit = gain x (weighted sum of the first + offset) + the second
+    mask logit = gain x (weighted sum of the first + offset) + the second, eased around 0
 
 The LSTM of the paper must guess from token ids what the classifier made of them. Here the final hidden states are the
 input, and the heads' rows say what they mean for a class (`Explanandum.evidence`), so even before any training the mask
@@ -37,6 +37,11 @@ LEARNED_TOKENS = 1  # standard deviation that smooths what is learned, so that m
 # Nats by which the evidence of single tokens differs for no reason. Smoothed evidence that varies less over a read than
 # such tokens would by chance points nowhere, and is not blown up (nor is a runtime's rounding).
 CHANCE_SPREAD = 1.0
+# What a token's learned features have to differ by before they count in full. Layer norm alone would blow up tokens
+# whose features hardly differ, and with them the rounding of the hidden states, which is not alike in any two runtimes.
+FEATURE_SPREAD = 1.0
+# How the border between kept and hidden is eased: slope 1 - EASE / EASE_WIDTH at 0, 1 far from it.
+EASE, EASE_WIDTH = 3.0, 4.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ class ReadoutExplainer(Explainer):
         self.gain = nn.Parameter(torch.full((config.num_ranks,), FIRST_GAIN))
         self.narrow = nn.Linear(config.hidden_size, config.width)
         self.layers = nn.ModuleList(_Mixer(config.width, config.kernel_tokens) for _ in range(config.num_layers))
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = nn.LayerNorm(config.width, eps=FEATURE_SPREAD**2)
         self.head = nn.Linear(config.width, config.num_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -134,7 +139,7 @@ class ReadoutExplainer(Explainer):
         asked = (seen * weights[:, :, None]).sum(dim=2) + self.offset.repeat(repeats)[:, None]
         learned = _averaged(self._learned(plain.hidden, kept, classes), kept, near[:, -1:]).squeeze(2)
         bias = F.embedding(classes, self.head.bias.unsqueeze(1))  # [B, N, 1]
-        return gain[:, None] * asked + learned + bias
+        return _eased(gain[:, None] * asked + learned + bias)
 
     def _gaussians(self, n_tokens: int) -> Tensor:
         """Return what each token counts for each other one, by their distance: float [T, S, T]."""
@@ -150,6 +155,15 @@ class ReadoutExplainer(Explainer):
         rows = F.embedding(classes, self.head.weight)  # [B, N, F]
         out: Tensor = rows @ self.norm(x).transpose(1, 2)
         return out
+
+
+def _eased(x: Tensor) -> Tensor:
+    """Return mask logits that pass 0 less steeply, and are as far from it as before at either side.
+
+    A sigmoid is four times as steep at its middle as it needs to be to reach its ends: there a runtime's rounding would
+    show most. This makes it nearly a ramp, so that masks are as decided and a third as sensitive.
+    """
+    return x - EASE * torch.tanh(x / EASE_WIDTH)
 
 
 def _smoothed(evidence: Tensor, kept: Tensor, near: Tensor) -> Tensor:

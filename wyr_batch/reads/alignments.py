@@ -10,9 +10,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pysam
-from pysam.libcutils import set_encoding_error_handler
-
+from wyr_batch.errors import MissingExtraError
 from wyr_batch.reads.chunk import columns_from
 from wyr_batch.reads.records import Columns
 from wyr_batch.reads.sam import mate_from_flag
@@ -39,6 +37,7 @@ class Alignments:
 
     def columns(self) -> Generator[Columns, None, None]:
         """Yield the good records, some hundred at a time; what ended them early is said by `problem`."""
+        pysam = _import_pysam()
         read_end, write_end = os.pipe()
         pump = threading.Thread(target=self._pump, args=(write_end,), daemon=True)
         pump.start()
@@ -113,12 +112,24 @@ class Alignments:
         return None
 
 
+def _import_pysam() -> Any:
+    """Return pysam; other formats are read without it."""
+    try:
+        import pysam
+    except ImportError:
+        raise MissingExtraError("BAM and CRAM", "pysam", "cpu") from None
+    return pysam
+
+
 @contextmanager
 def _quiet_pysam() -> Iterator[None]:
     """What htslib would print is in our own messages, and names are escaped as in text formats.
 
     Both settings are global, so they are put back at once.
     """
+    import pysam
+    from pysam.libcutils import set_encoding_error_handler
+
     level = pysam.set_verbosity(0)
     handler = set_encoding_error_handler("backslashreplace")
     try:
