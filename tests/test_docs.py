@@ -28,7 +28,9 @@ def commands_in(page: Path) -> list[str]:
     """Return the `wyr-batch ...` commands of a page's code blocks, one line each."""
     blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [found.group(0) for line in lines for found in [re.search(r"(?<!\S)wyr-batch .*", line.split(" #")[0])] if found]
+    return [
+        found.group(0) for line in lines for found in [re.search(r"(?<!\S)wyr-batch .*", line.split(" #")[0])] if found
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
