@@ -109,7 +109,8 @@ class DrawnRead:
     @property
     def title(self) -> str:
         """Name, with /1 or /2 where there are mates."""
-        return printable(self.read_id) + (f"/{self.mate}" if self.mate else "")
+        end = f"/{self.mate}" if self.mate else ""
+        return printable(self.read_id.removesuffix(end) + end)
 
     @property
     def facts(self) -> str:
