@@ -23,6 +23,7 @@ ORDER = (
         "convert",
         "masks",
         "api",
+        "prediction",
         "cluster",
         "pipeline",
         "job",
