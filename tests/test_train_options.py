@@ -490,7 +490,6 @@ def test_recipes_and_documents_hold_settings(name: str, tmp_path: Path) -> None:
     assert first.startswith("# Two CPU cores, "), "what comes out, on which machine, in what time"
     of_recipe = json.loads(json.dumps(settings_of(name, [], recipe)))  # tuples are lists there
     shipped = json.loads((ROOT / "wyr_batch" / "starter" / "checkpoint" / name / "wyr.json").read_text())["training"]
-    shipped = shipped["stages"]["x1"] if name == "explainer" else shipped
     assert {field: shipped[field] for field in of_recipe if field in shipped} == {
         field: 2 if field == "threads" else value for field, value in of_recipe.items() if field in shipped
     }

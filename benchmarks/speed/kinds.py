@@ -1,9 +1,9 @@
 """The two kinds of Explainer against each other: the same classifier, in one run, in alternation.
 
-    python -m benchmarks.speed.kinds READOUT_BUNDLE wyr_batch/starter -o benchmarks/results/kinds.json
+    python -m benchmarks.speed.kinds wyr_batch/starter LSTM_BUNDLE -o benchmarks/results/kinds.json
 
-READOUT_BUNDLE holds the starter's classifier with a readout Explainer (`wyr-batch export`). `run` explains the example
-and simulated reads of 1,500 bp from FASTQ.gz to Parquet; the bare graph of the published size (54 M parameters, random
+LSTM_BUNDLE holds the starter's classifier with an LSTM Explainer (`wyr-batch export`). `run` explains the example and
+simulated reads of 1,500 bp from FASTQ.gz to Parquet; the bare graph of the published size (54 M parameters, random
 weights) computes one batch of 4 x 251 tokens. All with ONNX Runtime in float32. `correct`: both runs have one row for
 every read; the graphs give numbers everywhere.
 """
