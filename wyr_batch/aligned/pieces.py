@@ -20,10 +20,9 @@ import numpy as np
 
 from wyr_batch.aligned.genome import Genome
 from wyr_batch.aligned.placed import SUPPLEMENTARY, Piece, check_placed, has_place, oriented, piece_of
-from wyr_batch.aligned.records import AlignedInput, Matched, matched_records, open_records, records_of
+from wyr_batch.aligned.records import AlignedMasks, Matched, matched_records, open_records, records_of
 from wyr_batch.aligned.scratch import read_scratch, scratch_bam, sort_scratch, strip, values_of
 from wyr_batch.aligned.supplementary import key_of, with_masks
-from wyr_batch.masks.file import MaskFile
 from wyr_batch.reads.alignments import quiet_pysam
 from wyr_batch.tokens.kmers import Int64s
 
@@ -57,7 +56,7 @@ class FirstLook:
     split: Int64s
 
 
-def first_look(source: AlignedInput, min_mapq: int) -> FirstLook:
+def first_look(source: AlignedMasks, min_mapq: int) -> FirstLook:
     """Read all records once. Raises: InputError."""
     keys = array("q")
     is_sorted, before = True, (0, 0)
@@ -72,7 +71,7 @@ def first_look(source: AlignedInput, min_mapq: int) -> FirstLook:
 
 
 def pieces_in_order(
-    masks: MaskFile, source: AlignedInput, genome: Genome, min_mapq: int, scratch: Path, census: Census
+    source: AlignedMasks, genome: Genome, min_mapq: int, scratch: Path, census: Census
 ) -> Iterator[Piece]:
     """Yield what each placed record shows of its read's mask, by ascending start.
 
@@ -83,7 +82,7 @@ def pieces_in_order(
     """
     look = first_look(source, min_mapq)
     with open_records(source) as file:
-        matched = matched_records(masks, source, file)
+        matched = matched_records(source, file)
         if not look.is_sorted or len(look.split):
             yield from _sorted(matched, look.split, source, genome, min_mapq, scratch, census)
             return
@@ -97,7 +96,7 @@ def pieces_in_order(
 def _sorted(
     matched: Iterator[Matched],
     split: Int64s,
-    source: AlignedInput,
+    source: AlignedMasks,
     genome: Genome,
     min_mapq: int,
     scratch: Path,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from wyr_batch.aligned.genome import Genome
-from wyr_batch.aligned.records import AlignedInput
+from wyr_batch.aligned.records import AlignedMasks
 from wyr_batch.errors import InputError
 from wyr_batch.reads.records import shown
 from wyr_batch.tokens.windows import Float32s
@@ -45,7 +45,7 @@ def oriented(record: Any, values: Float32s) -> Float32s:
     return values[::-1] if record.is_reverse else values
 
 
-def check_placed(record: Any, n_bases: int | None, genome: Genome, source: AlignedInput) -> None:
+def check_placed(record: Any, n_bases: int | None, genome: Genome, source: AlignedMasks) -> None:
     """Raise InputError unless an alignment fits its read and its sequence of the reference.
 
     Args:

@@ -33,24 +33,27 @@ from wyr_batch.tokens.kmers import Int64s
 from wyr_batch.tokens.windows import Float32s
 
 _BATCH_RECORDS, _BATCH_BASES = 1024, 1_000_000
-_COLUMNS = ("read_id", "mate", "length", "mask", "token_start")
+_COLUMNS = ("read_id", "mate", "length", "token_start")
 NOT_PRIMARY = 0x100 | 0x800
 _EXPECTED = "one SAM, BAM or CRAM file"
 _ADVICE = "Name with --reads the file that these masks were made from."
 
 
 @dataclass(frozen=True, slots=True)
-class AlignedInput:
-    """The one input of a run, which is SAM, BAM or CRAM.
+class AlignedMasks:
+    """A masks file and the one input it was made from, which is SAM, BAM or CRAM.
 
     Attributes:
-        path: absolute, so that htslib takes it for a file whatever its name is.
+        column: of the masks that are taken.
+        path: of the input, absolute, so that htslib takes it for a file whatever its name is.
         shown: as messages name it.
         form: SAM, BAM or CRAM.
         interleaved: the run numbered the mates in turn, whatever their flags say.
         may_go_on: the run had --max-reads, so that records may follow the last row's.
     """
 
+    masks: MaskFile
+    column: str
     path: str
     shown: str
     form: str
@@ -82,8 +85,8 @@ class Matched:
             yield record, slice(bounds[row], bounds[row + 1]) if has_any else None
 
 
-def aligned_input(masks: MaskFile, reads: Sequence[str] = ()) -> AlignedInput:
-    """Return the input of a masks file, looked at.
+def aligned_masks(masks: MaskFile, reads: Sequence[str] = (), column: str = "mask") -> AlignedMasks:
+    """Return a masks file with its input, which has been looked at.
 
     Args:
         reads: where it lies now; none: where it lay.
@@ -102,11 +105,11 @@ def aligned_input(masks: MaskFile, reads: Sequence[str] = ()) -> AlignedInput:
     if packing == "zstd":
         raise InputError(shown_path(path), f"{form} packed with zstd", "one that is not", "Unpack it: zstd -d")
     may_go_on = inputs.max_reads is not None and inputs.max_reads <= masks.n_rows
-    return AlignedInput(os.path.abspath(path), shown_path(path), form, inputs.interleaved, may_go_on)
+    return AlignedMasks(masks, column, os.path.abspath(path), shown_path(path), form, inputs.interleaved, may_go_on)
 
 
 @contextmanager
-def open_records(source: AlignedInput) -> Iterator[Any]:
+def open_records(source: AlignedMasks) -> Iterator[Any]:
     """Open the input as a pysam.AlignmentFile. Raises: InputError."""
     try:
         with quiet_pysam():
@@ -117,7 +120,7 @@ def open_records(source: AlignedInput) -> Iterator[Any]:
         yield file
 
 
-def records_of(file: Any, source: AlignedInput) -> Iterator[Any]:
+def records_of(file: Any, source: AlignedMasks) -> Iterator[Any]:
     """Yield every record of an open input, in file order. Raises: InputError where one is not good."""
     stream = file.fetch(until_eof=True)
     n_records = 0
@@ -136,7 +139,7 @@ def records_of(file: Any, source: AlignedInput) -> Iterator[Any]:
         n_records += len(batch)
 
 
-def _check_named(records: list[Any], source: AlignedInput) -> None:
+def _check_named(records: list[Any], source: AlignedMasks) -> None:
     """Raise InputError for an alignment to a sequence without @SQ line, which htslib takes for unmapped."""
     for record in records:
         if record.reference_id < 0 <= record.reference_start and record.cigartuples:
@@ -145,20 +148,20 @@ def _check_named(records: list[Any], source: AlignedInput) -> None:
             raise InputError(where, got, "an @SQ line for each", "Make the file again with its whole header.")
 
 
-def matched_records(masks: MaskFile, source: AlignedInput, file: Any) -> Iterator[Matched]:
+def matched_records(source: AlignedMasks, file: Any) -> Iterator[Matched]:
     """Yield all records of an open input with the masks of their rows, some hundred at a time.
 
     Raises: InputError where a record is not that of its row.
     """
-    stream = records_of(file, source)
-    for rows in masks.rows(_COLUMNS):
+    masks, stream = source.masks, records_of(file, source)
+    for rows in masks.rows([*_COLUMNS, source.column]):
         start = 0
         while start < len(rows):
             records, n_primary = _take(stream, len(rows) - start)
             if not records:
                 got = f"the end after {rows.first + start:,} primary records"
                 raise InputError(source.shown, got, f"one for each of {masks.n_rows:,} rows of {masks.shown}", _ADVICE)
-            yield _matched(records, rows.part(start, start + n_primary), masks, source)
+            yield _matched(records, rows.part(start, start + n_primary), source)
             start += n_primary
     while records := _take(stream, _BATCH_RECORDS)[0]:
         if not source.may_go_on and any(not record.flag & NOT_PRIMARY for record in records):
@@ -180,14 +183,14 @@ def _take(stream: Iterator[Any], most_primary: int) -> tuple[list[Any], int]:
     return records, n_primary
 
 
-def _matched(records: list[Any], rows: MaskRows, masks: MaskFile, source: AlignedInput) -> Matched:
+def _matched(records: list[Any], rows: MaskRows, source: AlignedMasks) -> Matched:
     is_primary = np.array([not record.flag & NOT_PRIMARY for record in records])
-    _check_same([record for record in records if not record.flag & NOT_PRIMARY], rows, masks, source)
+    _check_same([record for record in records if not record.flag & NOT_PRIMARY], rows, source)
     places = np.where(is_primary, np.cumsum(is_primary) - 1, -1)
-    return Matched(records, places, *base_masks(rows, masks))
+    return Matched(records, places, *base_masks(rows, source.masks, source.column))
 
 
-def _check_same(primary: list[Any], rows: MaskRows, masks: MaskFile, source: AlignedInput) -> None:
+def _check_same(primary: list[Any], rows: MaskRows, source: AlignedMasks) -> None:
     """Raise InputError unless each primary record has the name, mate and length of its row."""
     with quiet_pysam():
         names = pa.array([record.query_name or "*" for record in primary], pa.string())
@@ -209,18 +212,18 @@ def _check_same(primary: list[Any], rows: MaskRows, masks: MaskFile, source: Ali
         f"{source.shown}, read {shown(names[i].as_py())}, primary record {rows.first + i + 1:,}",
         f"mate {mates[i]} of {lengths[i]:,} bp",
         f"{shown(ids[i].as_py())}, mate {rows.numbers('mate')[i]} of {rows.lengths[i]:,} bp, as in row "
-        f"{rows.first + i + 1:,} of {masks.shown}",
+        f"{rows.first + i + 1:,} of {source.masks.shown}",
         _ADVICE,
     )
 
 
-def base_masks(rows: MaskRows, masks: MaskFile) -> tuple[Float32s, Int64s]:
+def base_masks(rows: MaskRows, masks: MaskFile, column: str) -> tuple[Float32s, Int64s]:
     """Return a mask value for each base of some rows: that of the token it is part of.
 
     Returns: float32 [N]; int64 [n + 1], values of row i are offsets[i] to offsets[i + 1]; none if it has no mask.
     Raises: InputError if the tokens of a row do not cover its read, or a value is not from 0 to 1.
     """
-    tokens = rows.masks()
+    tokens = rows.masks(column)
     sizes = tokens.ends.astype(np.int64) - tokens.starts
     has_any = np.diff(tokens.offsets) > 0
     offsets = offsets_from(np.where(has_any, rows.lengths, 0))
@@ -235,6 +238,6 @@ def base_masks(rows: MaskRows, masks: MaskFile) -> tuple[Float32s, Int64s]:
     if len(tokens.values) and not (tokens.values.min() >= 0 and tokens.values.max() <= 1):
         i = int(np.argmin((tokens.values >= 0) & (tokens.values <= 1)))
         row = rows.first + int(np.searchsorted(tokens.offsets, i, "right"))
-        where = f"{masks.shown}, column mask, row {row:,}"
+        where = f"{masks.shown}, column {column}, row {row:,}"
         raise InputError(where, tokens.values[i], "numbers from 0 to 1", "Make the masks again.")
     return np.repeat(tokens.values, sizes), offsets

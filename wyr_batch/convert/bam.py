@@ -21,9 +21,9 @@ import numpy as np
 import pysam
 
 from wyr_batch._version import __version__
-from wyr_batch.aligned.records import aligned_input, matched_records, open_records
+from wyr_batch.aligned.records import aligned_masks, matched_records, open_records
 from wyr_batch.checks.files import whole_file
-from wyr_batch.convert.conversion import Conversion, Written
+from wyr_batch.convert.conversion import Conversion, Written, mask_column
 from wyr_batch.tokens.kmers import Uint8s
 
 TAG = "wm"
@@ -31,17 +31,20 @@ _NAME = "wyr-batch"
 _DESCRIPTION = "wm:B:C is 255 times the mask of each base of SEQ"
 
 
-def write_bam(conversion: Conversion) -> Written:
+def write_bam(conversion: Conversion, *, rank_mask: str | None = None) -> Written:
     """Write the records of the run's one input as BAM, in their order, with their masks.
 
+    Args:
+        rank_mask: the masks of this rank; None: those of all ranks together.
     Raises: InputError if the input is not SAM, BAM or CRAM, or not the one of the masks; OutputError.
     """
-    masks, n_records, n_tagged = conversion.masks, 0, 0
-    source = aligned_input(masks, conversion.reads)
+    column = mask_column(conversion.masks, rank_mask)
+    source = aligned_masks(conversion.masks, conversion.reads, column)
+    n_records = n_tagged = 0
     with open_records(source) as file, whole_file(conversion.output) as partial:
         header = pysam.AlignmentHeader.from_text(with_program(str(file.header)))
         with pysam.AlignmentFile(os.fspath(partial), "wb", header=header) as out:
-            for batch in matched_records(masks, source, file):
+            for batch in matched_records(source, file):
                 values = np.rint(batch.values * 255).astype(np.uint8)
                 for record, span in batch.spans():
                     _set_mask(record, None if span is None else values[span])

@@ -20,13 +20,13 @@ import pyarrow as pa
 from wyr_batch.aligned.bigwig import bigwig_output, import_pybigwig
 from wyr_batch.aligned.genome import Genome
 from wyr_batch.aligned.pieces import Census, pieces_in_order
-from wyr_batch.aligned.records import aligned_input, open_records
+from wyr_batch.aligned.records import aligned_masks, open_records
 from wyr_batch.aligned.runs import RunMaker, Runs, bedgraph_lines, mean_of
 from wyr_batch.aligned.tally import tally
 from wyr_batch.checks.files import shown_path
 from wyr_batch.checks.numbers import check_numbers
 from wyr_batch.checks.outputs import Output, check_place
-from wyr_batch.convert.conversion import Conversion, Written
+from wyr_batch.convert.conversion import Conversion, Written, mask_column
 from wyr_batch.convert.output import STDOUT, text_output
 from wyr_batch.errors import InputError, UsageError
 
@@ -36,10 +36,13 @@ _BEDGRAPH, _BIGWIG = (".bedgraph", ".bedgraph.gz", ".bg", ".bg.gz"), (".bw", ".b
 _MOST_MAPQ = 255
 
 
-def write_reference(conversion: Conversion, *, coverage: Path | None = None, min_mapq: int = 0) -> Written:
+def write_reference(
+    conversion: Conversion, *, rank_mask: str | None = None, coverage: Path | None = None, min_mapq: int = 0
+) -> Written:
     """Write the mean mask at each base of the reference, as runs of equal values.
 
     Args:
+        rank_mask: the masks of this rank; None: those of all ranks together.
         coverage: a file of its own for the number of values at each base; None: not written.
         min_mapq: least mapping quality of an alignment that counts.
     Raises: UsageError, InputError, OutputError, MissingExtraError.
@@ -48,7 +51,7 @@ def write_reference(conversion: Conversion, *, coverage: Path | None = None, min
     check_track("-o", conversion.output)
     if coverage is not None:
         check_track("--coverage", coverage)
-    source = aligned_input(conversion.masks, conversion.reads)
+    source = aligned_masks(conversion.masks, conversion.reads, mask_column(conversion.masks, rank_mask))
     with open_records(source) as file:
         genome = Genome.of(file.header)
     if not genome.names:
@@ -61,7 +64,7 @@ def write_reference(conversion: Conversion, *, coverage: Path | None = None, min
         add_counts = stack.enter_context(_track(coverage, genome)) if coverage else None
         scratch = Path(stack.enter_context(_scratch_folder(conversion.output)))
         means, counts = RunMaker(genome), RunMaker(genome)
-        for part in tally(pieces_in_order(conversion.masks, source, genome, min_mapq, scratch, census)):
+        for part in tally(pieces_in_order(source, genome, min_mapq, scratch, census)):
             runs = means.add(part, mean_of(part))
             add_means(runs)
             n_runs += len(runs)
