@@ -21,6 +21,7 @@ ORDER = (
         "export",
         "train",
         "convert",
+        "aligned",
         "masks",
         "api",
         "prediction",
