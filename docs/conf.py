@@ -35,6 +35,7 @@ nitpick_ignore_regex = [
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_param = False
 napoleon_custom_sections = [("Attributes", "params_style")]  # several attributes may share a line
