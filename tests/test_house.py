@@ -22,6 +22,7 @@ ORDER = (
         "train",
         "masks",
         "api",
+        "prediction",
         "cluster",
         "pipeline",
         "job",
