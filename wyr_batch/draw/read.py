@@ -30,6 +30,27 @@ class Call:
         """True if the masked read has the call of the plain one."""
         return self.label is not None and self.label == self.masked_label
 
+    @property
+    def is_masked(self) -> bool:
+        """True if the masked read was classified."""
+        return self.masked_prob is not None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the masked read keeps the call, as a sign and a word; empty where that cannot be said."""
+        if self.label is None or not self.is_masked:
+            return ""
+        return "✓ kept" if self.is_kept else "✗ lost"
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The plain and the masked call with their probabilities; empty where there is nothing to say."""
+        return _call_text(self.label, self.prob), _call_text(self.masked_label, self.masked_prob)
+
+
+def _call_text(label: str | None, prob: float | None) -> str:
+    return "" if prob is None else f"{label or 'no call'} {prob:.2f}"
+
 
 @dataclass(frozen=True, slots=True)
 class DrawnToken:
@@ -66,6 +87,20 @@ class DrawnRead:
     values: Float32s
     starts: Int32s
     calls: tuple[Call, ...]
+
+    @property
+    def title(self) -> str:
+        """Name, and mate where there are mates."""
+        return f"{self.read_id} mate {self.mate}" if self.mate else self.read_id
+
+    @property
+    def facts(self) -> str:
+        """Status unless it is ok, and sizes."""
+        said = [] if self.status == "ok" else [self.status.replace("_", " ")]
+        said.append(f"{self.length:,} bp")
+        if n := len(self.values):
+            said += [f"{n:,} token{'s' if n > 1 else ''}", f"mask mean {self.values.mean():.2f}"]
+        return ", ".join(said)
 
     def tokens(self) -> Iterator[DrawnToken]:
         """Yield the tokens in read order; white space between two belongs to the first."""
