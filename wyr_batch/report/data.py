@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from wyr_batch._version import __version__
-from wyr_batch.checks.files import shown_path
+from wyr_batch.checks.fields import Fields
 from wyr_batch.errors import InputError
 from wyr_batch.masks.bases import SEQUENCE, bases_of
 from wyr_batch.masks.drawn import MASKED, MASKED_PROB, PROB, drawn_read
 from wyr_batch.masks.file import MaskFile
 from wyr_batch.masks.rows import MaskRows
-from wyr_batch.report.picks import Picker, rows_at
-from wyr_batch.report.tally import Tally
+from wyr_batch.report.counting.picks import Picker, rows_at
+from wyr_batch.report.counting.tally import Tally
+from wyr_batch.rows.counts import Counts
 
 SCHEMA_VERSION = 1
 DRAWN_READS = 20
@@ -45,8 +46,8 @@ def gather(
     done, found = 0, []
     for name, masks in zip(short_names([masks.shown for masks in files]), files, strict=True):
 
-        def seen(n: int, before: int = done, name: str = name) -> None:
-            show((before + n) / n_rows, f"{name}: {n:,} rows")
+        def seen(n: int, what: str, before: int = done, name: str = name) -> None:
+            show((before + n) / n_rows, f"{name}: {what}")
 
         found.append({"name": name, **_file(masks, n_drawn, reads, seen)})
         done += masks.n_rows
@@ -67,7 +68,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return names
 
 
-def _file(masks: MaskFile, n_drawn: int, reads: Sequence[str], seen: Callable[[int], None]) -> dict[str, Any]:
+def _file(masks: MaskFile, n_drawn: int, reads: Sequence[str], seen: Callable[[int, str], None]) -> dict[str, Any]:
     """Return the numbers of one file."""
     has_masked = [rank + MASKED in masks and rank + MASKED_PROB in masks for rank in masks.ranks]
     tally = Tally(masks.shown, masks.ranks, has_masked)
@@ -75,8 +76,9 @@ def _file(masks: MaskFile, n_drawn: int, reads: Sequence[str], seen: Callable[[i
     for rows in masks.rows(_columns(masks)):
         tally.add(rows)
         picker.add(rows)
-        seen(tally.n_rows)
-    picked = picker.picked()
+        seen(tally.n_rows, f"{tally.n_rows:,} rows")
+    picked = picker.picked(lengths_differ=tally.shortest_bp != tally.longest_bp)
+    seen(tally.n_rows, "bases of the reads to draw")
     bases, bases_from = _bases(masks, picked, reads)
     columns = [*_columns(masks), *([SEQUENCE] if SEQUENCE in masks else [])]
     rows_of = dict(rows_at(masks, picked.keys(), columns))
@@ -113,18 +115,26 @@ def _columns(masks: MaskFile) -> list[str]:
 
 def _run(masks: MaskFile) -> dict[str, Any] | None:
     """Return how the file was made, None if its footer does not say."""
-    if not masks.footer and not masks.run:
+    made, options = masks.footer, masks.run.get("options", {})
+    if not made and not masks.run:
         return None
-    return {**masks.footer, "parts": len(masks.parts), "options": masks.run.get("options", {})}
+    texts = ("version", "bundle", "bundle_sha256", "runtime", "device", "dtype", "mask_dtype")
+    lists = ("inputs", "explain")
+    return {
+        **{name: _text(made.get(name)) for name in texts},
+        **{name: [str(item) for item in found] if isinstance(found := made.get(name), list) else [] for name in lists},
+        "options": options,
+        "parts": len(masks.parts),
+    }
 
 
 def _failures(masks: MaskFile, tally: Tally) -> dict[str, int] | None:
     """Return failed reads by reason; None where the footer does not know, or speaks of other rows than are here."""
-    failures = masks.counts.get("failures")
-    same = masks.counts.get("reads") == tally.n_rows and isinstance(failures, dict)
-    if not same or sum(failures.values()) != tally.statuses["failed"]:
-        return None if tally.statuses["failed"] else {}
-    return dict(sorted(failures.items(), key=lambda item: (-item[1], item[0])))
+    n_failed = tally.statuses["failed"]
+    if not n_failed or masks.counts.get("reads") != tally.n_rows:
+        return None if n_failed else {}
+    failures = Counts.from_json(Fields(masks.counts, f"{masks.shown}, footer wyr_counts", InputError)).failures
+    return dict(failures.most_common()) if failures.total() == n_failed else None
 
 
 def _bases(
@@ -183,4 +193,3 @@ def _text(label: object) -> str | None:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else round(value, 6)
-

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from wyr_batch.draw.read import KEPT
 from wyr_batch.errors import InputError
 from wyr_batch.masks.rows import MaskRows, TokenMasks
-from wyr_batch.report.calls import RankTally, Lineages
+from wyr_batch.report.counting.calls import Lineages, RankTally
 from wyr_batch.tokens.kmers import Int64s
 
 MASK_BINS = 32  # each holds 8 of the 256 values of a uint8 mask
 POSITIONS = 1000  # tokens from the start of a read
-LEVELS = 256  # of a mask value, for quantiles
 SEGMENT_BINS = 250
 TOKEN_BP = 6
 FAILED_IDS = 10
@@ -91,14 +89,13 @@ class MaskTally:
 
     Attributes:
         counts: int64 [MASK_BINS].
-        by_level: int64 [POSITIONS, LEVELS]; sums: int64 [POSITIONS], in 2^-24.
+        reads, sums, squares: int64 [POSITIONS], of the tokens at each place in the read; sums in 2^-24.
         total: of all values, in 2^-24; n_kept: tokens whose mask rounds to 1.
     """
 
     def __init__(self) -> None:
         self.counts = np.zeros(MASK_BINS, np.int64)
-        self.by_level = np.zeros((POSITIONS, LEVELS), np.int64)
-        self.sums = np.zeros(POSITIONS, np.int64)
+        self.reads, self.sums, self.squares = (np.zeros(POSITIONS, np.int64) for _ in range(3))
         self.total = self.n_tokens = self.n_kept = 0
 
     def add(self, tokens: TokenMasks) -> None:
@@ -111,12 +108,12 @@ class MaskTally:
         self.n_tokens += len(values)
         self.n_kept += int((values >= KEPT).sum())
         places = np.arange(len(values)) - np.repeat(tokens.offsets[:-1], np.diff(tokens.offsets))
-        near = places < POSITIONS
-        places, near_values = places[near], values[near]
-        levels = np.rint(near_values * np.float32(LEVELS - 1)).astype(np.int64)
-        found = np.bincount(places * LEVELS + levels, minlength=POSITIONS * LEVELS)
-        self.by_level += found.reshape(POSITIONS, LEVELS)
-        self.sums += np.bincount(places, fixed[near], POSITIONS).astype(np.int64)
+        if len(places) and int(places.max()) >= POSITIONS:
+            near = places < POSITIONS
+            places, values, fixed = places[near], values[near], fixed[near]
+        self.reads += np.bincount(places, minlength=POSITIONS)
+        self.sums += np.bincount(places, fixed, POSITIONS).astype(np.int64)
+        self.squares += np.bincount(places, np.rint(fixed * values), POSITIONS).astype(np.int64)
 
     def as_json(self) -> dict[str, Any]:
         """Return mean, share of kept tokens, and the histogram; null where there are no tokens."""
@@ -130,15 +127,12 @@ class MaskTally:
         }
 
     def positions_as_json(self) -> dict[str, Any]:
-        """Return reads, mean and quantiles of the mask value at each place that any read has."""
-        n_reads = self.by_level.sum(axis=1)
-        shown = int(np.count_nonzero(n_reads))
-        n, sums, below = n_reads[:shown], self.sums[:shown], self.by_level[:shown].cumsum(axis=1)
-        quantiles = {
-            name: ((below < np.ceil(share * n)[:, None]).sum(axis=1) / (LEVELS - 1)).round(4).tolist()
-            for name, share in (("low", 0.1), ("median", 0.5), ("high", 0.9))
-        }
-        return {"most": POSITIONS, "reads": n.tolist(), "mean": (sums / _ONE / n).round(6).tolist(), **quantiles}
+        """Return reads, and mean and standard deviation of the mask value, at each place that any read has."""
+        shown = int(np.count_nonzero(self.reads))
+        n = self.reads[:shown]
+        mean, square = self.sums[:shown] / _ONE / n, self.squares[:shown] / _ONE / n
+        sd = np.sqrt(np.maximum(square - mean**2, 0))
+        return {"most": POSITIONS, "reads": n.tolist(), "mean": mean.round(6).tolist(), "sd": sd.round(6).tolist()}
 
 
 class SegmentTally:

@@ -86,15 +86,21 @@ class Picker:
             found = np.fmax(found, np.where(changed, rows.numbers(rank + PROB).astype(np.float64), np.nan))
         return found
 
-    def picked(self) -> dict[int, list[str]]:
-        """Return the rows to draw with what each was picked for, in the order of the reasons."""
+    def picked(self, lengths_differ: bool = True) -> dict[int, list[str]]:
+        """Return the rows to draw with what each was picked for, in the order of the reasons.
+
+        Args:
+            lengths_differ: False if all reads are as long as each other, so that none is the longest.
+        """
         found: dict[int, list[str]] = {}
         for kind, best in self.best.items():
+            if kind == "longest" and not lengths_differ:
+                continue
             for row in best.rows.tolist():
-                if kind != RANDOM:
-                    found.setdefault(row, []).append(kind)
-                elif row not in found and len(found) < self.n:
-                    found[row] = [RANDOM]
+                if row in found:
+                    found[row] += [kind] if kind != RANDOM else []
+                elif len(found) < self.n:
+                    found[row] = [kind]
         return found
 
 

@@ -15,7 +15,7 @@ from wyr_batch.masks.rows import MaskRows
 from wyr_batch.tokens.kmers import Int64s
 
 PROB_BINS = 20
-TOP_CALLS = 20
+TOP_CALLS = 500
 LEAST_SHARE = 0.001  # of the reads, of a branch that the tree of lineages shows
 MOST_BRANCHES = 60
 NO_CALL = -1
@@ -80,7 +80,7 @@ class RankTally:
         """Return the counts; what needs masked calls is null in a file without them."""
         names = {code: label for label, code in self.labels.items()}
         calls = sorted(((names[code], n) for code, n in self.counts.items()), key=lambda call: (-call[1], call[0]))
-        top = calls[:TOP_CALLS] if len(calls) > TOP_CALLS + 1 else calls
+        top = calls[:TOP_CALLS]
         masked = {
             "kept": self.n_kept,
             "no_masked_call": self.no_masked_call,
