@@ -115,7 +115,7 @@ def _explain_all(
 
         with keep_parts_on_error(parts, lambda error: damaged_inputs(error, watch)):
             explain_reads(chunks, planner, steps, job.rows, write, stats, overlapped=overlapped, check=check)
-            parts.commit()
+            parts.commit(stats.rates())
 
 
 def check_run_outputs(
