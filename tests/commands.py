@@ -6,9 +6,10 @@ import subprocess
 import sys
 from typing import Any
 
+import click
 import pytest
 
-from wyr_batch.cli import main
+from wyr_batch.cli import cli, main
 
 
 def command_after(*before: str) -> list[str]:
@@ -41,3 +42,18 @@ def info_refusal(capsys: pytest.CaptureFixture[str], path: object) -> str:
     assert ": got " in said
     assert ", expected " in said
     return said
+
+
+def parse(words: list[str]) -> None:
+    """Parse what stands after `wyr-batch`, to the last option of the command, without calling it."""
+    words = list(words)
+    command: click.Command = cli
+    context = click.Context(cli)
+    while isinstance(command, click.Group) and not words[0].startswith("-"):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None, words
+        command = found
+    if command is cli:
+        assert words[0] in {flag for param in cli.get_params(context) for flag in param.opts}, words
+    else:
+        command.make_context(command.name, words).close()
