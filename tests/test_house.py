@@ -21,6 +21,7 @@ ORDER = (
         "export",
         "train",
         "report",
+        "convert",
         "masks",
         "api",
         "prediction",
