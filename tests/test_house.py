@@ -22,6 +22,7 @@ ORDER = (
         "train",
         "report",
         "convert",
+        "aligned",
         "masks",
         "api",
         "prediction",

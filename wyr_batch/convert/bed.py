@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wyr_batch.convert.conversion import Conversion, Written
+from wyr_batch.convert.conversion import Conversion, Written, mask_column
 from wyr_batch.convert.lines import copies, decimal_texts, field_texts, join, pieces, read_names, runs
 from wyr_batch.convert.output import TextOutput, text_output
-from wyr_batch.errors import InputError, UsageError
-from wyr_batch.masks.file import MaskFile
+from wyr_batch.errors import UsageError
 from wyr_batch.masks.rows import MaskRows
 from wyr_batch.ranks import coarse_to_fine
 
@@ -70,7 +69,7 @@ def write_bedgraph(conversion: Conversion, *, rank_mask: str | None, sizes: Path
     Raises: InputError, OutputError.
     """
     masks = conversion.masks
-    column = _mask_column(masks, rank_mask)
+    column = mask_column(masks, rank_mask)
     n_lines = 0
     with text_output(conversion.output) as out, _sizes(sizes) as write_sizes:
         for rows in pieces(masks, [*_SPANS, column]):
@@ -87,19 +86,6 @@ def write_bedgraph(conversion: Conversion, *, rank_mask: str | None, sizes: Path
             write_sizes(names, rows)
             n_lines += len(first)
     return Written(masks.n_rows, n_lines, "lines")
-
-
-def _mask_column(masks: MaskFile, rank: str | None) -> str:
-    """Return the column of a rank's masks. Raises: UsageError, InputError."""
-    if rank is None:
-        return "mask"
-    if rank not in masks.ranks:
-        raise UsageError("--rank-mask", rank, f"one of {', '.join(masks.ranks)}: the ranks in {masks.shown}")
-    if f"mask_{rank}" not in masks:
-        raise InputError(
-            masks.shown, f"no column 'mask_{rank}'", "the masks of each rank", "Run again with --rank-masks."
-        )
-    return f"mask_{rank}"
 
 
 class _Sizes:

@@ -47,7 +47,7 @@ class Alignments:
         try:
             with open(read_end, "rb") as pipe:
                 try:
-                    with _quiet_pysam():
+                    with quiet_pysam():
                         alignments = pysam.AlignmentFile(pipe, "r", check_sq=False)
                 except (OSError, ValueError) as error:
                     self._failure = error
@@ -71,7 +71,7 @@ class Alignments:
         n_bases = 0
         record = None
         try:
-            with _quiet_pysam():
+            with quiet_pysam():
                 for record in itertools.islice(records, _BATCH_READS):
                     if record.is_secondary or record.is_supplementary:
                         self.n_skipped += 1
@@ -125,7 +125,7 @@ class Alignments:
 
 
 @contextmanager
-def _quiet_pysam() -> Iterator[None]:
+def quiet_pysam() -> Iterator[None]:
     """What htslib would print is in our own messages, and names are escaped as in text formats.
 
     Both settings are global, so they are put back at once.

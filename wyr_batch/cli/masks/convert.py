@@ -51,6 +51,8 @@ FORMATS = {
     "fasta": Format("fastx", "write_fasta", ("hidden",)),
     "fastq": Format("fastx", "write_fastq", ("hidden",)),
     "microbert-json": Format("microbert", "write_microbert_json"),
+    "bam": Format("bam", "write_bam", ("rank_mask",), is_text=False),
+    "reference": Format("reference", "write_reference", ("rank_mask", "coverage", "min_mapq"), writes=("coverage",)),
 }
 
 # Of every format.
@@ -59,7 +61,7 @@ _COMMON = ("masks", "to", "output", "reads", "overwrite", "quiet", "debug")
 _GROUPS = {
     "Input": ("reads",),
     "Output": ("to", "output", "overwrite"),
-    "Format": ("rank", "rank_mask", "sizes", "hidden"),
+    "Format": ("rank", "rank_mask", "sizes", "hidden", "coverage", "min_mapq"),
     "Message": ("quiet", "debug", "help"),
 }
 
@@ -76,7 +78,9 @@ _GROUPS = {
 )
 @click.option("--rank", metavar="RANK", help="bed: the rank whose call names the segments. [default: the finest]")
 @click.option(
-    "--rank-mask", metavar="RANK", help="bedgraph: write the mask of this rank, from a run with --rank-masks."
+    "--rank-mask",
+    metavar="RANK",
+    help="bedgraph, bam, reference: write the mask of this rank, from a run with --rank-masks.",
 )
 @click.option(
     "--sizes", type=NamedPath(), help="bed, bedgraph: also write the length of each read to this file, for browsers."
@@ -87,6 +91,13 @@ _GROUPS = {
     default="drop",
     help="fasta, fastq: drop what the mask hides, so that each segment is a record, or write whole reads with N there.",
 )
+@click.option(
+    "--coverage",
+    type=NamedPath(),
+    metavar="FILE",
+    help="reference: also write how many reads the mean is of, at each base, to this .bedgraph or .bw.",
+)
+@click.option("--min-mapq", type=int, default=0, help="reference: leave out alignments with a lower mapping quality.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
 @click.option("--debug", is_flag=True, help="Show a traceback on errors.")
