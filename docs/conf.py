@@ -57,6 +57,7 @@ SHOWN = {
     "changelog": ROOT / "CHANGELOG.md",
     "contributing": ROOT / "CONTRIBUTING.md",
     "measuring": ROOT / "benchmarks" / "README.md",
+    "integrations": ROOT / "integrations" / "README.md",
 }
 
 
