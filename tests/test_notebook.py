@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from wyr_batch.api import Masker, Prediction, run
 from wyr_batch.engines.signature import Int32s
 from wyr_batch.errors import InputError, UsageError
 from wyr_batch.job.config import RunConfig
+from wyr_batch.ranks import Rank
 
 ROOT = Path(__file__).parents[1]
 READS = {
@@ -83,6 +85,8 @@ def test_rows_need_a_name_for_each_read_and_options_that_run_takes(
 ) -> None:
     with pytest.raises(InputError, match="got 1 ids, expected 6"):
         masker.to_arrow(predictions, ["one"])
+    with pytest.raises(InputError, match="got other ranks, expected those of toy"):
+        masker.to_arrow([replace(predictions[0], ranks=(Rank("genus", ("a", "b")),))])
     with pytest.raises(UsageError, match="--mask-dtype: got int8, expected one of float32"):
         masker.to_arrow(predictions, mask_dtype="int8")
     with pytest.raises(UsageError, match="--top-k: got 0"):

@@ -249,6 +249,20 @@ def test_view_without_the_reads_says_so_once_and_draws_bars(
     assert "read 'x2/1', record 3: got" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["mask", "token_start"])
+@pytest.mark.parametrize("value", [[0.5], [2.0] * 3, [float("nan")] * 3, [-6, 0, 6], [12, 6, 0]], ids=str)
+def test_rows_whose_columns_do_not_fit_together_are_refused(
+    folder: Path, tmp_path: Path, name: str, value: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pq.read_table(folder / "masks.parquet").slice(0, 1)
+    i, kind = table.schema.get_field_index(name), table.schema.field(name).type
+    if name == "token_start" and any(number != number or number % 1 for number in value):
+        value = [0, 6]
+    pq.write_table(table.set_column(i, name, pa.array([value], kind)), tmp_path / "odd.parquet")
+    assert main(["view", str(tmp_path / "odd.parquet")]) == 1
+    assert "row 1, read 'p0/1': got " in capsys.readouterr().err
+
+
 def in_a_terminal(words: list[str], **variables: str) -> str:
     """Return what a command shows in a terminal of 80 columns."""
     outer, inner = os.openpty()

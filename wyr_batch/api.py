@@ -20,7 +20,7 @@ from wyr_batch.checks.files import is_file, is_folder, shown_path
 from wyr_batch.checks.outputs import FILE, FOLDER, TEXT, Output, Source, check_outputs
 from wyr_batch.choose import EngineRequest, open_engine, open_engines
 from wyr_batch.engines.base import Engine
-from wyr_batch.errors import InputError, OutputError
+from wyr_batch.errors import InputError, OutputError, UsageError
 from wyr_batch.explain.retry import BatchRunner
 from wyr_batch.explain.step import ExplainStep
 from wyr_batch.host import limited_threads
@@ -203,6 +203,8 @@ class Masker:
     def _step(self, explain: str | Sequence[str]) -> ExplainStep:
         """Return what explains reads for some classes; its batches are as small as memory has asked for before."""
         classes = (explain,) if isinstance(explain, str) else tuple(explain)
+        if odd := next((item for item in classes if not isinstance(item, str)), None):
+            raise UsageError("--explain", type(odd).__name__, "'predicted' or RANK=LABEL")
         check_explain(classes)
         step = ExplainStep(self.engine, explain_row(classes, self.bundle.ranks))
         step.runner = self._runner
@@ -224,8 +226,11 @@ class Masker:
         Args:
             ids: names of the reads; None: their own, read1, read2, ...
             mask_dtype, rank_masks, top_k, sequences, confidence: as the options of `run`.
-        Raises: UsageError for an option's value; InputError if there is not one name for each read.
+        Raises: UsageError for an option's value; InputError for predictions of another bundle, and if there is not one
+            name for each read.
         """
+        if any(read.ranks != self.bundle.ranks for read in predictions):
+            raise InputError("predictions", "other ranks", f"those of {self.bundle.name}", "Use their Masker.")
         check_columns(mask_dtype, top_k, confidence)
         names = [read.read_id for read in predictions] if ids is None else ids
         work = self._planner.plan(ReadChunk.from_sequences([read.sequence for read in predictions], names))

@@ -17,8 +17,8 @@ _DARK_HOSTS = ("[data-theme=dark]", "[theme=dark]", "[data-jp-theme-light=false]
 _COLOURED = ":is(.wyr-read,.wyr-legend)"
 
 _FIXED = """\
-.wyr-read{container:wyr/inline-size;box-sizing:border-box;margin:0 0 1em;padding:.9em 1em;border-radius:8px;
-border:1px solid var(--wyr-edge);background:var(--wyr-paper);color:var(--wyr-ink);text-align:left;
+.wyr-read{container:wyr/inline-size;min-width:18em;box-sizing:border-box;margin:0 0 1em;padding:.9em 1em;
+border-radius:8px;border:1px solid var(--wyr-edge);background:var(--wyr-paper);color:var(--wyr-ink);text-align:left;
 font:13px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;
 print-color-adjust:exact;-webkit-print-color-adjust:exact}
 .wyr-head{display:flex;flex-wrap:wrap;gap:0 1em;align-items:baseline}

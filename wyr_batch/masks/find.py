@@ -6,7 +6,6 @@ hold the rows are read.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
@@ -47,11 +46,11 @@ def find_rows(masks: MaskFile, names: Sequence[str]) -> tuple[list[int], list[st
 
 def rows_at(masks: MaskFile, numbers: Sequence[int], columns: Sequence[str] | None = None) -> Iterator[MaskRows]:
     """Yield rows one by one, by their numbers in ascending order; `columns`: only these. Raises: InputError."""
-    wanted = deque(numbers)
+    at = 0
     for rows in masks.rows(columns, near=numbers):
-        while wanted and wanted[0] < rows.first + len(rows):
-            i = wanted.popleft() - rows.first
+        while at < len(numbers) and (i := numbers[at] - rows.first) < len(rows):
             yield rows.part(i, i + 1)
+            at += 1
 
 
 def drawn_reads(
@@ -88,9 +87,10 @@ def drawn_reads(
 
 def _bases_at(masks: MaskFile, numbers: Sequence[int], reads: Sequence[str]) -> Generator[str, None, None]:
     """Yield the bases of rows, which are compared with the reads of the inputs up to the last of them."""
-    wanted = deque(numbers)
+    at = 0
     for rows, bases in with_bases(masks, reads, ()):
-        while wanted and wanted[0] < rows.first + len(rows):
-            yield bases.of(wanted.popleft() - rows.first)
-        if not wanted:
+        while at < len(numbers) and (i := numbers[at] - rows.first) < len(rows):
+            yield bases.of(i)
+            at += 1
+        if at == len(numbers):
             return
