@@ -89,7 +89,7 @@ def pieces_in_order(
         for batch in matched:
             for record, span in batch.spans():
                 if span is not None and _counts(record, min_mapq, census):
-                    check_placed(record, span.stop - span.start, genome, source)
+                    check_placed(record, genome, source)
                     yield piece_of(record, oriented(record, batch.values[span]), genome)
 
 
@@ -109,12 +109,12 @@ def _sorted(
                 for (record, span), is_split in zip(batch.spans(), _are_split(batch, split), strict=True):
                     if record.flag & SUPPLEMENTARY:
                         if has_place(record, min_mapq):
-                            check_placed(record, None, genome, source)
+                            check_placed(record, genome, source)
                             out_split.write(strip(record, None))
                     elif span is not None:
                         counts = _counts(record, min_mapq, census)
                         if counts:
-                            check_placed(record, span.stop - span.start, genome, source)
+                            check_placed(record, genome, source)
                         values = batch.values[span]
                         if is_split:
                             out_split.write(strip(record, values))

@@ -12,7 +12,6 @@ from wyr_batch.tokens.windows import Float32s
 
 SUPPLEMENTARY = 0x800
 _NO_PLACE = 0x4 | 0x100 | 0x200 | 0x400  # unmapped, secondary, QC failure, duplicate
-_MAKE_AGAIN = "Make the alignments again."
 
 
 class Piece(NamedTuple):
@@ -45,19 +44,12 @@ def oriented(record: Any, values: Float32s) -> Float32s:
     return values[::-1] if record.is_reverse else values
 
 
-def check_placed(record: Any, n_bases: int | None, genome: Genome, source: AlignedMasks) -> None:
-    """Raise InputError unless an alignment fits its read and its sequence of the reference.
-
-    Args:
-        n_bases: of the read; None: not to be compared.
-    """
-    where = f"{source.shown}, read {shown(record.query_name)}"
-    if n_bases is not None and record.infer_query_length() not in (None, n_bases):
-        got = f"a CIGAR of {record.infer_query_length():,} bases"
-        raise InputError(where, got, f"{n_bases:,}, the bases of the read", _MAKE_AGAIN)
-    end = record.reference_end or 0
+def check_placed(record: Any, genome: Genome, source: AlignedMasks) -> None:
+    """Raise InputError if an alignment goes over the end of its sequence; that it fits its read, htslib sees to."""
     i = record.reference_id
-    if end > genome.offsets[i + 1] - genome.offsets[i]:
-        length = genome.offsets[i + 1] - genome.offsets[i]
+    length = genome.offsets[i + 1] - genome.offsets[i]
+    end = record.reference_end or 0
+    if end > length:
+        where = f"{source.shown}, read {shown(record.query_name)}"
         got = f"an alignment up to base {end:,} of {shown(genome.names[i])}"
-        raise InputError(where, got, f"at most {length:,}, its length", _MAKE_AGAIN)
+        raise InputError(where, got, f"at most {length:,}, its length", "Make the alignments again.")

@@ -73,6 +73,7 @@ def with_program(header: str) -> str:
     programs = [line.split("\t")[1:] for line in header.splitlines() if line.startswith("@PG\t")]
     ids = [field[3:] for fields in programs for field in fields if field.startswith("ID:")]
     earlier = {field[3:] for fields in programs for field in fields if field.startswith("PP:")}
-    own = next(name for name in (_NAME, *(f"{_NAME}.{i}" for i in itertools.count(1))) if name not in ids)
+    names = itertools.chain([_NAME], (f"{_NAME}.{i}" for i in itertools.count(1)))
+    own = next(name for name in names if name not in ids)
     last = next((f"\tPP:{name}" for name in reversed(ids) if name not in earlier), "")
     return f"{header}@PG\tID:{own}\tPN:{_NAME}\tVN:{__version__}{last}\tDS:{_DESCRIPTION}\n"
