@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pysam
 import pytest
-from backports import zstd
 from mask_files import FastqRead, Row, fastq_reads, fastq_text, write_masks
+from read_files import zstd_of
 
 from wyr_batch.cli import main
 from wyr_batch.masks.bases import with_bases
@@ -46,7 +46,7 @@ def sam(path: Path, reads: list[FastqRead]) -> None:
 
 WRITERS: dict[str, Callable[[Path, list[FastqRead]], object]] = {
     "fq": lambda path, reads: path.write_text(fastq_text(reads)),
-    "fq.zst": lambda path, reads: path.write_bytes(zstd.compress(fastq_text(reads).encode())),
+    "fq.zst": lambda path, reads: path.write_bytes(zstd_of(fastq_text(reads).encode())),
     "bam": bam,
     "sam": sam,
 }
