@@ -31,11 +31,13 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
 # Files that take longest, which start first: what comes last should be short.
 SLOW_FIRST = (
     "test_precisions",
+    "test_docs_train",
     "test_train",
     "test_offline",
     "test_ray",
     "test_resume",
     "test_ray_command",
+    "test_docs_site",
     "test_graph",
     "test_threads",
     "test_streams",

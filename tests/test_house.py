@@ -20,6 +20,7 @@ ORDER = (
         "cli",
         "export",
         "train",
+        "report",
         "convert",
         "aligned",
         "masks",

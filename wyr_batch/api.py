@@ -58,6 +58,7 @@ def run(
     (rows/parts.py); whatever ends the run, they stay, and the same call with `resume=True` goes on after them.
 
     Args:
+        config: what to run.
         engines: already open, of one bundle; they are used instead of what `config` asks for, and stay open.
         progress: show progress on stderr.
         overlapped: read, infer and write in three threads; False does the same in one.
@@ -116,7 +117,7 @@ def _explain_all(
 
         with keep_parts_on_error(parts, lambda error: damaged_inputs(error, watch)):
             explain_reads(chunks, planner, steps, job.rows, write, stats, overlapped=overlapped, check=check)
-            parts.commit()
+            parts.commit(stats.rates())
 
 
 def check_run_outputs(
@@ -279,7 +280,14 @@ def load(
     dtype: str = "auto",
     threads: int = 0,
 ) -> Masker:
-    """Load a bundle (None: the built-in starter) for use from Python.
+    """Load a bundle for use from Python.
+
+    Args:
+        bundle: its directory; None is the built-in starter.
+        device, runtime, dtype: as in `RunConfig`; what is asked for and not there is an error.
+        threads: of the CPU; 0 takes those the process may use.
+    Returns: a Masker, which gives back what it holds when it is closed or its `with` ends.
+    Raises: ModelError, UsageError, MissingExtraError.
 
     Example:
         >>> import wyr_batch

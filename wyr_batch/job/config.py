@@ -29,15 +29,30 @@ class RunConfig:
     """Options of `wyr-batch run`, named as its flags.
 
     Attributes:
+        inputs: files of reads; '-' is standard input.
+        output: the Parquet file, or the directory of a dataset.
+        model: directory of a bundle; None is the built-in starter.
+        device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'cuda:all'.
+        runtime: 'auto', 'onnx', 'tensorrt', 'openvino' or 'torch'.
+        dtype: 'auto', or a precision that the bundle has.
         threads: 0 takes the CPUs the process may use.
         max_batch_tokens: padded tokens per batch; 0 takes the device's default.
+        mask_dtype: 'float32', 'float16' or 'uint8'.
+        rank_masks: write one mask column per rank as well.
+        top_k: write the best k labels per rank, if it is 2 or more.
+        sequences: write the bases.
+        confidence: a call with a lower probability is null.
         explain: 'predicted', or RANK=LABEL for some ranks.
         window_bp, overlap_bp: None takes the bundle's window and an eighth of it.
-        confidence: a call with a lower probability is null.
+        max_reads: stop after so many; None takes all.
+        min_length: shorter reads are not explained, in bases.
         dataset: the output is a directory of parts; so is one that exists as a directory.
-        paired: inputs are mates, two files at a time; interleaved: consecutive reads are mates.
-        ray: address of a Ray cluster to run on; '' leaves finding one to Ray, None runs here.
+        paired: inputs are mates, two files at a time.
+        interleaved: consecutive reads are mates.
+        resume: go on after what an earlier run has finished.
+        overwrite: replace an existing output.
         part_s: a part is finished at least so often; what is not in one is lost when the run is killed.
+        ray: address of a Ray cluster to run on; '' leaves finding one to Ray, None runs here.
     """
 
     inputs: tuple[str, ...]

@@ -43,6 +43,7 @@ class MaskFile:
         footer: what `run` did (bundle, device, inputs, ...); empty in a file that another tool wrote.
         run: inputs and options, as a run is resumed by; empty where the footer has none.
         counts: reads, statuses and failures, where the footer has them.
+        rates: how fast the run was, and when it ended, where the footer has them.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class MaskFile:
     footer: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
+    rates: dict[str, Any] = field(default_factory=dict)
 
     @property
     def shown(self) -> str:
@@ -108,8 +110,8 @@ def open_masks(path: Path) -> MaskFile:
     run = _object(metadata, "wyr_run", path)
     if run:
         run_from(Fields(run, f"{shown_path(path)}, footer wyr_run", InputError, _ADVICE))
-    counts = _object(metadata, "wyr_counts", path)
-    return MaskFile(path, parts, n_rows, schemas[0], _ranks(schemas[0]), about, run, counts)
+    counts, rates = (_object(metadata, key, path) for key in ("wyr_counts", "wyr_rates"))
+    return MaskFile(path, parts, n_rows, schemas[0], _ranks(schemas[0]), about, run, counts, rates)
 
 
 def _look_into(path: Path) -> tuple[pa.Schema, int, dict[bytes, bytes]]:
