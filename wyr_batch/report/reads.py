@@ -106,9 +106,10 @@ def _call(call: Mapping[str, Any] | None) -> str:
     plain = f"{escape(call['label'] or 'no call')} {call['prob']:.2f}"
     if call["masked_prob"] is None:
         return plain
-    kept = call["label"] is not None and call["label"] == call["masked_label"]
-    masked = "" if kept else f"{escape(call['masked_label'] or 'no call')} "
-    return f'{plain} <small class="{"kept" if kept else "lost"}">→ {masked}{call["masked_prob"]:.2f}</small>'
+    changes = call["label"] is not None and call["label"] != call["masked_label"]
+    masked = f"{escape(call['masked_label'] or 'no call')} " if changes else ""
+    kind = ' class="lost"' if changes else ""
+    return f"{plain} <small{kind}>→ {masked}{call['masked_prob']:.2f}</small>"
 
 
 def _article(i: int, file: File, read: Mapping[str, Any], several: bool) -> str:
