@@ -29,7 +29,10 @@ def test_only_bam_and_cram_need_pysam(write: Write) -> None:
         "from wyr_batch.reads.open import open_reads\n"
         "for chunk in open_reads(sys.argv[1]): print(len(chunk))"
     )
-    for data, expected in ((b"@r\nACGT\n+\nIIII\n", "1"), (bam_of([(name, bases, 4) for name, bases in THREE]), "pip install 'wyr-batch[cpu]'")):
+    for data, expected in (
+        (b"@r\nACGT\n+\nIIII\n", "1"),
+        (bam_of([(name, bases, 4) for name, bases in THREE]), "pip install 'wyr-batch[cpu]'"),
+    ):
         done = subprocess.run([sys.executable, "-c", program, write(data)], capture_output=True, text=True)
         assert expected in done.stdout + done.stderr
 

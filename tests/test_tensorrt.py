@@ -151,7 +151,12 @@ def test_a_call_that_fails_is_an_error_that_names_it(
 
     with pytest.raises(EngineError, match=CALLS[call]) as raised:
         fail()
-    silent = ("add_optimization_profile", "create_execution_context", "infer_shapes", "update_device_memory_size_for_shapes")
+    silent = (
+        "add_optimization_profile",
+        "create_execution_context",
+        "infer_shapes",
+        "update_device_memory_size_for_shapes",
+    )
     assert call in silent or "the reason it logged" in str(raised.value)
     assert not trt.unchecked
     if engine:

@@ -27,7 +27,7 @@ _TAG = "wm"
 def scratch_bam(path: Path, genome: Genome) -> Iterator[Any]:
     """Open a scratch file to write. Raises: OSError."""
     header = pysam.AlignmentHeader.from_references(list(genome.names), genome.lengths.tolist())
-    with pysam.AlignmentFile(os.fspath(path), "wb", header=header, format_options=[b"level=1"]) as file:
+    with pysam.AlignmentFile(os.fspath(path), "wb", header=header, format_options=["level=1"]) as file:
         yield file
 
 

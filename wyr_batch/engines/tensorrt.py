@@ -108,7 +108,9 @@ class TensorRtEngine(Engine):
         if missing := context.infer_shapes():
             raise EngineError("TensorRT", f"no shape of {', '.join(missing)}", "one from the inputs")
         # What the plan needs depends on the shapes; one piece of memory serves all contexts of this slot in turn.
-        needed = must(context.update_device_memory_size_for_shapes(), f"sizing scratch memory for {input_ids.shape}", log)
+        needed = must(
+            context.update_device_memory_size_for_shapes(), f"sizing scratch memory for {input_ids.shape}", log
+        )
         context.set_device_memory(slot.scratch(needed), needed)
         for name in OUTPUTS:
             dtype = output_dtype(name)

@@ -23,7 +23,7 @@ _SEARCH = (
 class DrawnPart(DrawnRead):
     """The beginning of a read, or all of it; `said` stands for its facts, which are those of the whole read."""
 
-    said: str
+    said: str = ""
 
     @property
     def facts(self) -> str:
@@ -138,5 +138,5 @@ def drawn_part(read: Mapping[str, Any]) -> DrawnPart:
         np.array(read["values"], np.float32),
         np.array(read["starts"], np.int32),
         tuple(calls),
-        ", ".join(said),
+        said=", ".join(said),
     )
