@@ -76,28 +76,32 @@ _GROUPS = {
     metavar="FILE",
     help="Where an input of the run lies now, if not where it lay; once per input, in the order of the run.",
 )
-@click.option("--rank", metavar="RANK", help="bed: the rank whose call names the segments. [default: the finest]")
+@click.option("--rank", metavar="RANK", help="For bed: the rank whose call names the segments. [default: the finest]")
 @click.option(
     "--rank-mask",
     metavar="RANK",
-    help="bedgraph, bam, reference: write the mask of this rank, from a run with --rank-masks.",
+    help="For bedgraph, bam and reference: write the mask of this rank, from a run with --rank-masks.",
 )
 @click.option(
-    "--sizes", type=NamedPath(), help="bed, bedgraph: also write the length of each read to this file, for browsers."
+    "--sizes",
+    type=NamedPath(),
+    help="For bed and bedgraph: also write the length of each read to this file, for browsers.",
 )
 @click.option(
     "--hidden",
     type=click.Choice(["drop", "n"]),
     default="drop",
-    help="fasta, fastq: drop what the mask hides, so that each segment is a record, or write whole reads with N there.",
+    help="For fasta and fastq: drop what the mask hides, so that each segment is a record, or write whole reads with N there.",
 )
 @click.option(
     "--coverage",
     type=NamedPath(),
     metavar="FILE",
-    help="reference: also write how many reads the mean is of, at each base, to this .bedgraph or .bw.",
+    help="For reference: also write how many reads the mean is of, at each base, to this .bedgraph or .bw.",
 )
-@click.option("--min-mapq", type=int, default=0, help="reference: leave out alignments with a lower mapping quality.")
+@click.option(
+    "--min-mapq", type=int, default=0, help="For reference: leave out alignments with a lower mapping quality."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
 @click.option("--debug", is_flag=True, help="Show a traceback on errors.")

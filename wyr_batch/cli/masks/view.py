@@ -48,7 +48,7 @@ _SIMPLER = str.maketrans({"→": ">", "✓": "=", "✗": "!"} | dict(zip("▁▂
     "--color",
     type=click.Choice(["auto", "always", "never"]),
     default="auto",
-    help="auto is with colours on a terminal, unless NO_COLOR is set.",
+    help="Colours; auto has them on a terminal, unless NO_COLOR is set.",
 )
 @click.option("--html", "html_path", type=NamedPath(), help="Write one read to this file, as an HTML page.")
 @click.option("--svg", "svg_path", type=NamedPath(), help="Write one read to this file, as an SVG picture.")
