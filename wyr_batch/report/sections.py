@@ -193,7 +193,7 @@ def statuses(files: Sequence[File]) -> str:
 
 def _of_rows(file: File, status: str) -> str:
     n = file["statuses"].get(status, 0)
-    return f"{n:,} <small>{share(n, file['rows'])}</small>"
+    return f"{n:,} <small>{share(n, file['rows'])}</small>" if n else "0"
 
 
 def _failures(file: File, named: bool) -> str:
