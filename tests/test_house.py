@@ -23,6 +23,7 @@ ORDER = (
         "report",
         "masks",
         "api",
+        "prediction",
         "cluster",
         "pipeline",
         "job",

@@ -64,21 +64,22 @@ def _call(call: Call) -> str:
     sign, _, word = call.verdict.partition(" ")
     kind = "wyr-kept" if call.is_kept else "wyr-lost"
     return (
-        f'<span class="wyr-dim">{escape(call.rank)}</span><span>{plain}</span>'
+        f'<span class="wyr-dim">{escape(call.heading)}</span><span>{plain}</span>'
         f"<span>{f'→&nbsp;{masked}' if masked else ''}</span>"
         f'<span class="{kind}">{sign}<span class="wyr-word"> {word}</span></span>'
     )
 
 
 def _bases(read: DrawnRead) -> str:
-    blocks = cut_runs(runs_of(read), BLOCK_BP)
-    spans = ("".join(_run(run, read.bases) for run in block) for block in blocks)
-    return f'<div class="wyr-bases">{"".join(f"<span class=wyr-block>{span}</span>" for span in spans)}</div>'
+    letters = read.letters
+    spans = ("".join(_run(run, letters) for run in block) for block in cut_runs(runs_of(read), BLOCK_BP))
+    lines = "".join(f"<span class=wyr-block>{span}</span>" for span in spans)
+    return f'<div class="wyr-bases" style="--wyr-n:{len(str(read.length))}">{lines}</div>'
 
 
-def _run(run: Run, bases: str) -> str:
-    letters = escape(bases[run.start : run.end])
-    return letters if run.level is None else f"<i class=wyr-{run.level}>{letters}</i>"
+def _run(run: Run, letters: str) -> str:
+    part = escape(letters[run.start : run.end])
+    return part if run.level is None else f"<i class=wyr-{run.level}>{part}</i>"
 
 
 def _bars(read: DrawnRead) -> str:

@@ -6,6 +6,7 @@ footer says beside (inputs, bundle, device) is shown where it is there.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -62,16 +63,26 @@ class MaskFile:
     def __contains__(self, column: str) -> bool:
         return column in self.schema.names
 
-    def rows(self, columns: Sequence[str] | None = None) -> Iterator[MaskRows]:
-        """Yield the rows in order, some thousand at a time; `columns`: only these. Raises: InputError."""
+    def rows(self, columns: Sequence[str] | None = None, near: Sequence[int] | None = None) -> Iterator[MaskRows]:
+        """Yield the rows in order, some thousand at a time.
+
+        Args:
+            columns: only these.
+            near: only row groups that hold one of these rows, by their numbers in ascending order.
+        Raises: InputError.
+        """
         first = 0
         for part in self.parts:
             with ExitStack() as stack:
                 try:
                     file = stack.enter_context(pq.ParquetFile(stack.enter_context(part.open("rb"))))
-                    for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                        yield MaskRows(batch, first)
-                        first += batch.num_rows
+                    for group in range(file.num_row_groups):
+                        end = first + file.metadata.row_group(group).num_rows
+                        if near is None or bisect_left(near, first) < bisect_left(near, end):
+                            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+                                yield MaskRows(batch, first)
+                                first += batch.num_rows
+                        first = end
                 except (OSError, pa.ArrowException) as error:
                     got = f"'{reason_of(error)[:_SHOWN_CHARACTERS]}' after {first:,} rows"
                     raise InputError(shown_path(part), got, "an undamaged Parquet file", "Make it again.") from None
