@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from wyr_batch.draw.html import LEGEND, read_html
-from wyr_batch.draw.read import Call, DrawnRead
-from wyr_batch.report.parts import File, count, decimal, legend, names_of_ranks, note, section
+from wyr_batch.draw.read import Call, DrawnRead, printable
+from wyr_batch.report.parts import File, count, decimal, escape, legend, names_of_ranks, note, section
 
 _SEARCH = (
     '<p class="search" hidden><label>Find <input type="search" placeholder="name, label, reason" '
@@ -80,15 +79,11 @@ def reasons(file: File, read: Mapping[str, Any]) -> list[str]:
     return [words.get(why, why) for why in read["why"]]
 
 
-def _title(read: Mapping[str, Any]) -> str:
-    return f"{read['read_id']} mate {read['mate']}" if read["mate"] else str(read["read_id"])
-
-
 def _row(i: int, file: File, read: Mapping[str, Any], ranks: Sequence[str], several: bool) -> str:
-    why = ", ".join(reasons(file, read))
     by_rank = {call["rank"]: call for call in read["calls"]}
-    name = f'<a href="#{_key(i, read)}">{escape(_title(read))}</a><small>{escape(why)}</small>'
-    key = f'<span class="key s{i}">{escape(file["name"])}</span>' if several else ""
+    key = f'<span class="key s{i}">{escape(file["name"])}</span>, ' if several else ""
+    why = f"<small>{key}{escape(', '.join(reasons(file, read)))}</small>"
+    name = f'<a href="#{_key(i, read)}">{escape(drawn_part(read).title)}</a>{why}'
     cells = [
         ("bp", f"{read['length']:,}"),
         ("mask mean", decimal(read["mask_mean"])),
@@ -96,7 +91,7 @@ def _row(i: int, file: File, read: Mapping[str, Any], ranks: Sequence[str], seve
         *((escape(rank), _call(by_rank.get(rank))) for rank in ranks),
     ]
     tds = "".join(f'<td data-name="{label}">{cell}</td>' for label, cell in cells)
-    return f'<tr data-read="{_key(i, read)}"><th scope="row">{key}{name}</th>{tds}</tr>'
+    return f'<tr data-read="{_key(i, read)}"><th scope="row">{name}</th>{tds}</tr>'
 
 
 def _call(call: Mapping[str, Any] | None) -> str:
@@ -121,7 +116,7 @@ def _article(i: int, file: File, read: Mapping[str, Any], several: bool) -> str:
 
 def drawn_part(read: Mapping[str, Any]) -> DrawnPart:
     """Return a read of the JSON as the drawing takes it."""
-    said = [] if read["status"] == "ok" else [read["status"].replace("_", " ")]
+    said = [] if read["status"] == "ok" else [printable(read["status"].replace("_", " "))]
     said += [f"{read['length']:,} bp", f"mask mean {decimal(read['mask_mean'])}", f"row {read['row'] + 1:,}"]
     if read["drawn_bp"] < read["length"]:
         said.append(f"drawn up to base {read['drawn_bp']:,}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from wyr_batch.report.parts import (
@@ -11,6 +10,7 @@ from wyr_batch.report.parts import (
     bars,
     count,
     decimal,
+    escape,
     names_of_ranks,
     note,
     rank_of,
@@ -193,7 +193,7 @@ def statuses(files: Sequence[File]) -> str:
 
 def _of_rows(file: File, status: str) -> str:
     n = file["statuses"].get(status, 0)
-    return f"{n:,} <small>{share(n, file['rows'])}</small>"
+    return f"{n:,} <small>{share(n, file['rows'])}</small>" if n else "0"
 
 
 def _failures(file: File, named: bool) -> str:

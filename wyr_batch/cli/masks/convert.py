@@ -91,7 +91,7 @@ _GROUPS = {
     "--hidden",
     type=click.Choice(["drop", "n"]),
     default="drop",
-    help="For fasta and fastq: drop what the mask hides, so that each segment is a record, or write whole reads with N there.",
+    help="For fasta and fastq: drop what the mask hides, so that each segment is a record, or write N there.",
 )
 @click.option(
     "--coverage",
