@@ -11,7 +11,8 @@ from wyr_batch.report.svg import Frame, axes, columns, dot, line, num, picture, 
 File = Mapping[str, Any]
 
 WIDTH, HEIGHT = 360.0, 216.0
-_LEAST_SHARE = 0.02  # of the reads, that a place in the read must have to be shown
+_LEAST_SHARE, _LEAST_READS = 0.05, 10  # of the reads, that must have a place for it to be shown
+_MOST_PLACES = 120  # drawn one by one; more are put together
 _MOST_BARS = 45
 _TAIL = 0.005  # of the reads or segments, that may lie beyond the last bar but one
 _HALF_DECADES = (1, 3, 10, 30, 100, 300, 1_000, 3_000)
@@ -108,15 +109,11 @@ def mask_by_position(files: Sequence[File]) -> str:
     frame = Frame(WIDTH, HEIGHT, max(n - 1, 1), 1.0)
     parts = []
     for i, (file, shown) in enumerate(zip(files, drawn, strict=True)):
-        means = file["positions"]["mean"][:shown]
-        errors = [
-            _Z * sd / math.sqrt(n) for sd, n in zip(file["positions"]["sd"], file["positions"]["reads"], strict=True)
-        ]
-        ends = list(enumerate(zip(means, errors, strict=False)))
-        upper = [(place, min(mean + error, 1.0)) for place, (mean, error) in ends]
-        lower = [(place, max(mean - error, 0.0)) for place, (mean, error) in reversed(ends)]
+        points = _means(file["positions"], shown, -(-n // _MOST_PLACES))
+        upper = [(place, min(mean + error, 1.0)) for place, mean, error in points]
+        lower = [(place, max(mean - error, 0.0)) for place, mean, error in reversed(points)]
         parts.append(line(frame, [*upper, *lower], f"s{i} band"))
-        parts.append(line(frame, list(enumerate(means)), f"s{i} line"))
+        parts.append(line(frame, [(place, mean) for place, mean, _ in points], f"s{i} line"))
     x_ticks = {0.0: "1"} | {place - 1: f"{place:,.0f}" for place in ticks(n, 6) if place > 1 and place == int(place)}
     label = "token, counted from the start of the read"
     shown_axes = axes(frame, x_ticks, {i / 4: f"{i / 4:g}" for i in range(5)}, label, "mask value")
@@ -125,8 +122,25 @@ def mask_by_position(files: Sequence[File]) -> str:
 
 def _enough(reads: Sequence[int]) -> int:
     """Return up to which place there are enough reads to show a mean."""
-    least = max(2.0, _LEAST_SHARE * max(reads, default=0)) if max(reads, default=0) > 1 else 1
-    return sum(n >= least for n in reads)
+    most = max(reads, default=0)
+    least = max(_LEAST_SHARE * most, min(_LEAST_READS, most))
+    return sum(n >= least for n in reads) if most else 0
+
+
+def _means(positions: Mapping[str, Any], shown: int, width: int) -> list[tuple[float, float, float]]:
+    """Return place, mean and half a 95 % interval of each `width` places together.
+
+    Tokens of a read resemble each other, so the interval is that of as many values as there are reads.
+    """
+    reads, mean, sd = (positions[name][:shown] for name in ("reads", "mean", "sd"))
+    points = []
+    for start in range(0, shown, width):
+        here = range(start, min(start + width, shown))
+        n = sum(reads[i] for i in here)
+        together = sum(reads[i] * mean[i] for i in here) / n
+        variance = sum(reads[i] * (sd[i] ** 2 + (mean[i] - together) ** 2) for i in here) / n
+        points.append(((here[0] + here[-1]) / 2, together, _Z * math.sqrt(variance * len(here) / n)))
+    return points
 
 
 def kept_by_prob(ranks: Sequence[Mapping[str, Any] | None]) -> str:

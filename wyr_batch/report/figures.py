@@ -139,8 +139,8 @@ _KEPT_SAID = (
     "Every read is classified twice: as it is, and with each token scaled by its mask. Where the call stays, what the "
     "mask keeps is enough for it. Read this beside the mean mask: a mask of ones keeps every call.",
     "<b>Calls kept</b>: the share of reads that keep the call, by the probability of the plain call, with 95 % "
-    "intervals. <b>Plain and masked</b>: how probable both calls are. On the dashed line they are equally so; below it, "
-    "the mask takes some of the evidence away.",
+    "intervals. <b>Plain and masked</b>: how probable both calls are. On the dashed line they are equally so; below "
+    "it, the mask takes some of the evidence away.",
 )
 
 
@@ -170,7 +170,7 @@ def masks(files: Sequence[File]) -> str:
         figure(
             "Length of segments",
             segment_lengths(files),
-            "A bar for every 6 bp, the length of a token, or for several of them.",
+            "Most tokens have 6 bp.",
         ),
     ]
     return section("masks", "Masks and segments", legend(files), f'<div class="grid two">{"".join(figures)}</div>')

@@ -1,6 +1,7 @@
 """The report's JSON -> a MultiQC custom-content file: a section with a table, one row a sample.
 
-MultiQC takes it by its name, which ends in `_mqc.json`; files of several runs are put into one section.
+MultiQC takes it by its name, which ends in `_mqc.json`, and puts files of several runs into one section. It shows texts
+as HTML, so they are escaped.
 Source: MultiQC's documentation, "Custom content".
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from html import escape
 from pathlib import PurePath
 from typing import Any
 
@@ -39,15 +41,16 @@ def multiqc_json(data: Mapping[str, Any]) -> str:
     }
     for rank in names_of_ranks(files):
         if any((found := rank_of(file, rank)) and found["kept"] is not None for file in files):
-            headers[f"kept_{rank}"] = _percent(f"{rank} kept", f"Reads whose masked read keeps the {rank} call")
+            name = escape(rank)
+            headers[f"kept_{rank}"] = _percent(f"{name} kept", f"Reads whose masked read keeps the {name} call")
     content = {
         "id": "wyr_batch",
         "section_name": "wyr-batch",
-        "description": "Masks: which part of each read made the classifier's call, and whether the masked read keeps it.",
+        "description": "Masks: which part of each read made the call, and how often the masked read keeps it.",
         "plot_type": "table",
         "pconfig": {"id": "wyr_batch_table", "title": "wyr-batch: masks", "namespace": "wyr-batch"},
         "headers": headers,
-        "data": {str(PurePath(file["name"]).with_suffix("")): _row(file) for file in files},
+        "data": {escape(str(PurePath(file["name"]).with_suffix(""))): _row(file) for file in files},
     }
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 

@@ -13,8 +13,8 @@ Bars = tuple[str, Sequence[float | None], Sequence[str], str]
 def share(part: float | None, whole: float = 1.0, digits: int = 1) -> str:
     """Return a share in per cent; a dash where there is none, and never 100 or 0 of what is not all or nothing.
 
-    >>> share(1, 3), share(9999, 10000), share(1, 5000), share(0, 0)
-    ('33.3 %', '> 99.9 %', '< 0.1 %', '–')
+    >>> share(1, 3), share(9999, 10000), share(1, 5000), share(3, 3), share(0, 0)
+    ('33.3 %', '> 99.9 %', '< 0.1 %', '100 %', '–')
     """
     if part is None or not whole:
         return "–"
@@ -23,7 +23,7 @@ def share(part: float | None, whole: float = 1.0, digits: int = 1) -> str:
         return f"< {unit:g} %"
     if 100 - unit / 2 <= value < 100:
         return f"> {100 - unit:g} %"
-    return f"{value:.{digits}f} %"
+    return f"{value:.0f} %" if value in (0, 100) else f"{value:.{digits}f} %"
 
 
 def count(n: int, one: str, many: str = "") -> str:

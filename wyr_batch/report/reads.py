@@ -85,10 +85,10 @@ def _title(read: Mapping[str, Any]) -> str:
 
 
 def _row(i: int, file: File, read: Mapping[str, Any], ranks: Sequence[str], several: bool) -> str:
-    why = ", ".join(reasons(file, read))
     by_rank = {call["rank"]: call for call in read["calls"]}
-    name = f'<a href="#{_key(i, read)}">{escape(_title(read))}</a><small>{escape(why)}</small>'
-    key = f'<span class="key s{i}">{escape(file["name"])}</span>' if several else ""
+    key = f'<span class="key s{i}">{escape(file["name"])}</span>, ' if several else ""
+    why = f"<small>{key}{escape(', '.join(reasons(file, read)))}</small>"
+    name = f'<a href="#{_key(i, read)}">{escape(_title(read))}</a>{why}'
     cells = [
         ("bp", f"{read['length']:,}"),
         ("mask mean", decimal(read["mask_mean"])),
@@ -96,7 +96,7 @@ def _row(i: int, file: File, read: Mapping[str, Any], ranks: Sequence[str], seve
         *((escape(rank), _call(by_rank.get(rank))) for rank in ranks),
     ]
     tds = "".join(f'<td data-name="{label}">{cell}</td>' for label, cell in cells)
-    return f'<tr data-read="{_key(i, read)}"><th scope="row">{key}{name}</th>{tds}</tr>'
+    return f'<tr data-read="{_key(i, read)}"><th scope="row">{name}</th>{tds}</tr>'
 
 
 def _call(call: Mapping[str, Any] | None) -> str:
@@ -106,9 +106,10 @@ def _call(call: Mapping[str, Any] | None) -> str:
     plain = f"{escape(call['label'] or 'no call')} {call['prob']:.2f}"
     if call["masked_prob"] is None:
         return plain
-    kept = call["label"] is not None and call["label"] == call["masked_label"]
-    masked = "" if kept else f"{escape(call['masked_label'] or 'no call')} "
-    return f'{plain} <small class="{"kept" if kept else "lost"}">→ {masked}{call["masked_prob"]:.2f}</small>'
+    changes = call["label"] is not None and call["label"] != call["masked_label"]
+    masked = f"{escape(call['masked_label'] or 'no call')} " if changes else ""
+    kind = ' class="lost"' if changes else ""
+    return f"{plain} <small{kind}>→ {masked}{call['masked_prob']:.2f}</small>"
 
 
 def _article(i: int, file: File, read: Mapping[str, Any], several: bool) -> str:

@@ -146,11 +146,10 @@ def _tile(title: str, value: str, said: str) -> str:
 
 def _compared(files: Sequence[File]) -> str:
     ranks = names_of_ranks(files)
-    heads = ["", "reads", "explained", "mean mask", "segments a read", "bases in segments"]
-    heads += [f"{escape(rank)} kept" for rank in ranks]
+    heads = ["", "reads", "explained", "mean mask", *(f"{escape(rank)} kept" for rank in ranks)]
+    heads += ["segments a read", "bases in segments"]
     rows = []
     for i, file in enumerate(files):
-        segments = file["segments"]
         found = [rank_of(file, rank) for rank in ranks]
         rows.append(
             [
@@ -158,9 +157,9 @@ def _compared(files: Sequence[File]) -> str:
                 f"{file['rows']:,}",
                 share(file["explained"], file["rows"]),
                 decimal(file["mask"]["mean"]),
-                decimal(segments["per_read_mean"], 1),
-                share(segments["bases_share"]),
                 *(share(rank["kept"], rank["called"]) if rank else "–" for rank in found),
+                decimal(file["segments"]["per_read_mean"], 1),
+                share(file["segments"]["bases_share"]),
             ]
         )
     return table(heads, rows, "numbers")
@@ -194,7 +193,7 @@ def statuses(files: Sequence[File]) -> str:
 
 def _of_rows(file: File, status: str) -> str:
     n = file["statuses"].get(status, 0)
-    return f"{n:,} <small>{share(n, file['rows'])}</small>"
+    return f"{n:,} <small>{share(n, file['rows'])}</small>" if n else "0"
 
 
 def _failures(file: File, named: bool) -> str:

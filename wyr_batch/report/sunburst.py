@@ -12,7 +12,7 @@ from wyr_batch.report.svg import num, picture, shortened, text_width
 
 COLOURS = 8  # of the style sheet: h0 to h7; further labels of the first rank are grey
 _SIZE, _HOLE = 480.0, 34.0
-_FONT = 10.0
+_FONT = 9.7
 _LEAST_ANGLE = 0.013  # radians; narrower branches are drawn as one
 _FIRST_RING = 0.52  # of the width of the others: its labels lie along it
 _LEAST_LETTERS = 6  # of a label that is cut short
