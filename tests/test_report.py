@@ -255,7 +255,8 @@ def test_the_page_needs_nothing_else(fasta: Path) -> None:
 
 
 def test_texts_of_files_are_escaped(fasta: Path) -> None:
-    nasty = "<script>alert(1)</script>&\"'"
+    nasty = "<script>alert(1)</script>&\"'\x1b"
+    shown = nasty.replace("\x1b", "\\x1b")
 
     def rename(table: pa.Table) -> pa.Table:
         rows = table.to_pydict()
@@ -269,8 +270,9 @@ def test_texts_of_files_are_escaped(fasta: Path) -> None:
     text = page(from_json(path, title=f"{nasty} title"))
     seen = Checked(text)
     assert seen.tags.count("script") == 1
-    assert f"{nasty} title" in seen.said
-    assert f"{nasty}1" in seen.said
+    assert "\x1b" not in text
+    assert f"{shown} title" in seen.said
+    assert f"{shown}1" in seen.said
 
 
 def nothing(table: pa.Table) -> pa.Table:
@@ -322,15 +324,24 @@ def test_unusual_files_have_a_page(fasta: Path, change: Change, footer: bool, sa
     Checked(page(from_json(other, path)))
 
 
-def test_a_value_that_is_no_mask_is_an_error(fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        (lambda values: [1.5] * len(values), r"row 2, column mask: got 1.5, expected values from 0 to 1"),
+        (lambda values: values[1:], r"row 2: got \d+ mask values and \d+ in token_start, expected as many"),
+    ],
+)
+def test_what_is_no_mask_is_an_error(
+    fasta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoilt: Callable[[Any], Any], said: str
+) -> None:
     def spoil(table: pa.Table) -> pa.Table:
         values = table["mask"].to_pylist()
-        values[3] = [0.5, 1.5]
+        values[1] = spoilt(values[1])
         return table.set_column(table.schema.get_field_index("mask"), "mask", pa.array(values, pa.list_(pa.float32())))
 
     path = changed(made(fasta), spoil)
     assert main(["report", str(path), "-o", str(tmp_path / "x.html")]) == 1
-    assert "row 4, column mask: got 1.5, expected values from 0 to 1" in capsys.readouterr().err
+    assert re.search(said, capsys.readouterr().err)
     assert not (tmp_path / "x.html").exists()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from wyr_batch.report.charts import (
@@ -22,6 +21,7 @@ from wyr_batch.report.parts import (
     File,
     bars,
     count,
+    escape,
     figure,
     legend,
     names_of_ranks,

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from html import escape
 from pathlib import PurePath
 from typing import Any
 
-from wyr_batch.report.parts import File, names_of_ranks, rank_of
+from wyr_batch.report.parts import File, escape, names_of_ranks, rank_of
 
 NAME_END = "_mqc.json"
 

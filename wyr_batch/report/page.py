@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from wyr_batch.draw.style import STYLE
 from wyr_batch.report.figures import calls, kept, masks
-from wyr_batch.report.parts import File, count, decimal, legend, share
+from wyr_batch.report.parts import File, count, decimal, escape, legend, share
 from wyr_batch.report.reads import reads
 from wyr_batch.report.sections import in_numbers, statuses, what_a_mask_says, what_was_run
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from html import escape as escape_html
 from typing import Any
+
+from wyr_batch.draw.read import printable
 
 File = Mapping[str, Any]
 Bars = tuple[str, Sequence[float | None], Sequence[str], str]
+
+
+def escape(text: str) -> str:
+    r"""Return text of a file as HTML; what is no printable letter becomes an escape.
+
+    >>> escape("<b>\x1b")
+    '&lt;b&gt;\\x1b'
+    """
+    return escape_html(printable(text))
 
 
 def share(part: float | None, whole: float = 1.0, digits: int = 1) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from wyr_batch.draw.html import LEGEND, read_html
-from wyr_batch.draw.read import Call, DrawnRead
-from wyr_batch.report.parts import File, count, decimal, legend, names_of_ranks, note, section
+from wyr_batch.draw.read import Call, DrawnRead, printable
+from wyr_batch.report.parts import File, count, decimal, escape, legend, names_of_ranks, note, section
 
 _SEARCH = (
     '<p class="search" hidden><label>Find <input type="search" placeholder="name, label, reason" '
@@ -23,7 +22,7 @@ _SEARCH = (
 class DrawnPart(DrawnRead):
     """The beginning of a read, or all of it; `said` stands for its facts, which are those of the whole read."""
 
-    said: str
+    said: str = ""
 
     @property
     def facts(self) -> str:
@@ -80,15 +79,11 @@ def reasons(file: File, read: Mapping[str, Any]) -> list[str]:
     return [words.get(why, why) for why in read["why"]]
 
 
-def _title(read: Mapping[str, Any]) -> str:
-    return f"{read['read_id']} mate {read['mate']}" if read["mate"] else str(read["read_id"])
-
-
 def _row(i: int, file: File, read: Mapping[str, Any], ranks: Sequence[str], several: bool) -> str:
     by_rank = {call["rank"]: call for call in read["calls"]}
     key = f'<span class="key s{i}">{escape(file["name"])}</span>, ' if several else ""
     why = f"<small>{key}{escape(', '.join(reasons(file, read)))}</small>"
-    name = f'<a href="#{_key(i, read)}">{escape(_title(read))}</a>{why}'
+    name = f'<a href="#{_key(i, read)}">{escape(drawn_part(read).title)}</a>{why}'
     cells = [
         ("bp", f"{read['length']:,}"),
         ("mask mean", decimal(read["mask_mean"])),
@@ -121,7 +116,7 @@ def _article(i: int, file: File, read: Mapping[str, Any], several: bool) -> str:
 
 def drawn_part(read: Mapping[str, Any]) -> DrawnPart:
     """Return a read of the JSON as the drawing takes it."""
-    said = [] if read["status"] == "ok" else [read["status"].replace("_", " ")]
+    said = [] if read["status"] == "ok" else [printable(read["status"].replace("_", " "))]
     said += [f"{read['length']:,} bp", f"mask mean {decimal(read['mask_mean'])}", f"row {read['row'] + 1:,}"]
     if read["drawn_bp"] < read["length"]:
         said.append(f"drawn up to base {read['drawn_bp']:,}")
@@ -138,5 +133,5 @@ def drawn_part(read: Mapping[str, Any]) -> DrawnPart:
         np.array(read["values"], np.float32),
         np.array(read["starts"], np.int32),
         tuple(calls),
-        ", ".join(said),
+        said=", ".join(said),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from wyr_batch.report.parts import (
@@ -11,6 +10,7 @@ from wyr_batch.report.parts import (
     bars,
     count,
     decimal,
+    escape,
     names_of_ranks,
     note,
     rank_of,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from wyr_batch.report.parts import escape
 from wyr_batch.report.svg import num, picture, shortened, text_width
 
 COLOURS = 8  # of the style sheet: h0 to h7; further labels of the first rank are grey

@@ -6,7 +6,8 @@ import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from wyr_batch.report.parts import escape
 
 FONT = 11
 _TICK, _GAP = 4, 5

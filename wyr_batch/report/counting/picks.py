@@ -8,12 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from wyr_batch.checks.files import reason_of, shown_path
-from wyr_batch.errors import InputError
 from wyr_batch.masks.drawn import MASKED, PROB
-from wyr_batch.masks.file import BATCH_ROWS, MaskFile
+from wyr_batch.masks.file import MaskFile
 from wyr_batch.masks.rows import MaskRows
 from wyr_batch.tokens.kmers import Int64s
 
@@ -115,27 +112,9 @@ def random_scores(numbers: Int64s) -> npt.NDArray[np.float64]:
 
 def rows_at(masks: MaskFile, wanted: Set[int], columns: Sequence[str]) -> Iterator[tuple[int, MaskRows]]:
     """Yield the wanted rows, each with its number, by reading only their row groups. Raises: InputError."""
-    first = 0
-    for part in masks.parts:
-        try:
-            with part.open("rb") as source, pq.ParquetFile(source) as file:
-                for group in range(file.num_row_groups):
-                    n = file.metadata.row_group(group).num_rows
-                    if wanted & set(range(first, first + n)):
-                        yield from _of_group(file, group, first, wanted, columns)
-                    first += n
-        except (OSError, pa.ArrowException) as error:
-            got = f"'{reason_of(error)[:100]}'"
-            raise InputError(shown_path(part), got, "an undamaged Parquet file", "Make it again.") from None
-
-
-def _of_group(
-    file: pq.ParquetFile, group: int, first: int, wanted: Set[int], columns: Sequence[str]
-) -> Iterator[tuple[int, MaskRows]]:
-    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
-        for row in sorted(wanted & set(range(first, first + batch.num_rows))):
-            yield row, MaskRows(batch, first).part(row - first, row - first + 1)
-        first += batch.num_rows
+    for rows in masks.rows(columns, near=sorted(wanted)):
+        for row in sorted(wanted & set(range(rows.first, rows.first + len(rows)))):
+            yield row, rows.part(row - rows.first, row - rows.first + 1)
 
 
 def _texts(column: pa.Array) -> pa.Array:

@@ -23,6 +23,7 @@ TOKEN_BP = 6
 FAILED_IDS = 10
 _ONE = 1 << 24  # mask values are summed as whole multiples of 2^-24, so that no order of adding matters
 _PIECE_TOKENS = 1 << 20
+_ADVICE = "Make the masks again with wyr-batch run."
 
 
 def pieces(rows: MaskRows, most_tokens: int = _PIECE_TOKENS) -> Iterator[MaskRows]:
@@ -78,6 +79,7 @@ class Tally:
         explained = pc.is_valid(rows.column("mask")).to_numpy(zero_copy_only=False)
         self.n_explained += int(explained.sum())
         self.lineages.add([rank.add(rows) for rank in self.ranks], explained)
+        check_tokens(rows, self.shown)
         tokens = rows.masks()
         check_values(tokens, rows, self.shown)
         self.masks.add(tokens)
@@ -175,6 +177,15 @@ class SegmentTally:
         }
 
 
+def check_tokens(rows: MaskRows, shown: str) -> None:
+    """Raise InputError unless every row has as many tokens as mask values."""
+    values, starts = (pc.fill_null(pc.list_value_length(rows.column(name)), 0) for name in ("mask", "token_start"))
+    if not values.equals(starts):
+        i = int(np.argmax(pc.not_equal(values, starts).to_numpy(zero_copy_only=False)))
+        got = f"{values[i]} mask values and {starts[i]} in token_start"
+        raise InputError(f"{shown}, row {rows.first + i + 1:,}", got, "as many", _ADVICE)
+
+
 def check_values(tokens: TokenMasks, rows: MaskRows, shown: str) -> None:
     """Raise InputError unless every mask value is in [0, 1]."""
     values = tokens.values
@@ -182,12 +193,8 @@ def check_values(tokens: TokenMasks, rows: MaskRows, shown: str) -> None:
     if not good.all():
         at = int(np.argmin(good))
         i = int(np.searchsorted(tokens.offsets, at, side="right")) - 1
-        raise InputError(
-            f"{shown}, row {rows.first + i + 1:,}, column mask",
-            values[at],
-            "values from 0 to 1",
-            "Make the masks again with wyr-batch run.",
-        )
+        where = f"{shown}, row {rows.first + i + 1:,}, column mask"
+        raise InputError(where, values[at], "values from 0 to 1", _ADVICE)
 
 
 def _least(one: int | None, others: Int64s) -> int:
