@@ -92,15 +92,21 @@ def record_of(
     return record
 
 
-def random_records(chosen: random.Random, n_reads: int) -> tuple[pysam.AlignmentHeader, list[Record]]:
-    """Return records of some reads, of every kind and flag, in no order; header: of three sequences."""
+def random_records(
+    chosen: random.Random, n_reads: int, more: bool = True
+) -> tuple[pysam.AlignmentHeader, list[Record]]:
+    """Return records of some reads, of every flag, in no order, and the header of three sequences.
+
+    Args:
+        more: secondary and supplementary ones as well.
+    """
     header = pysam.AlignmentHeader.from_references(list(CONTIGS), list(CONTIGS.values()))
     found: list[Record] = []
     for i in range(n_reads):
         for mate in chosen.choice([(0,), (1, 2)]):
             read = random_read(chosen, f"r{i}", mate)
             found.append((_aligned(chosen, header, read, 0), read))
-            for _ in range(chosen.choice([0, 0, 1, 2])):
+            for _ in range(chosen.choice([0, 0, 1, 2]) if more else 0):
                 kind = chosen.choice([SUPPLEMENTARY, SUPPLEMENTARY, SECONDARY])
                 found.append((_aligned(chosen, header, read, kind), read))
     chosen.shuffle(found)

@@ -128,10 +128,16 @@ def assert_means(found: dict[tuple[str, int], float], values: Values) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 2**32), n_reads=st.integers(0, 12), min_mapq=st.sampled_from([0, 10]), is_sorted=st.booleans()
+    seed=st.integers(0, 2**32),
+    n_reads=st.integers(0, 14),
+    more=st.booleans(),
+    min_mapq=st.sampled_from([0, 10]),
+    is_sorted=st.booleans(),
 )
-def test_tracks_are_what_a_plain_count_gives(seed: int, n_reads: int, min_mapq: int, is_sorted: bool) -> None:
-    header, records = random_records(random.Random(seed), n_reads)
+def test_tracks_are_what_a_plain_count_gives(
+    seed: int, n_reads: int, more: bool, min_mapq: int, is_sorted: bool
+) -> None:
+    header, records = random_records(random.Random(seed), n_reads, more)
     if is_sorted:
         records.sort(key=lambda found: (found[0].reference_id % 2**31, found[0].reference_start))
     values = plain_values(records, min_mapq)
@@ -253,16 +259,18 @@ def test_supplementary_alignments_without_a_mask_are_counted(
     assert "1 supplementary alignments left out: another length than their primary alignment's" in said
 
 
-def test_runs_go_on_over_tiles_but_not_over_sequences(tmp_path: Path) -> None:
-    n = 3 * tally.TILE_BASES + 10
-    header = pysam.AlignmentHeader.from_references(["one", "none", "two"], [n, 5, 20])
-    read = Read("long", 0, "A" * n, [0.5] * n)
-    short = Read("short", 0, "A" * 20, [0.5] * 20)
-    records = [(record_of(header, read, 0, (0, 0), f"{n}M", 9, read.bases), read)]
-    records.append((record_of(header, short, REVERSE, (2, 0), "20M", 9, turned(short.bases)), short))
+@pytest.mark.parametrize("tile_bases", [100, 90, 37])
+def test_runs_go_on_over_tiles_but_not_over_sequences(
+    tile_bases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "TILE_BASES", tile_bases)
+    header = pysam.AlignmentHeader.from_references(["one", "two"], [300, 20])
+    long, short = (Read(name, 0, "A" * n, [0.5] * n) for name, n in (("long", 300), ("short", 20)))
+    records = [(record_of(header, long, 0, (0, 0), "300M", 9, long.bases), long)]
+    records.append((record_of(header, short, REVERSE, (1, 0), "20M", 9, turned(short.bases)), short))
     masks = write_alignments(tmp_path / "in.bam", header, records)
     assert convert(masks, "--to", "reference", "-o", tmp_path / "out.bedgraph") == 0
-    assert (tmp_path / "out.bedgraph").read_text() == f"one\t0\t{n}\t0.5\ntwo\t0\t20\t0.5\n"
+    assert (tmp_path / "out.bedgraph").read_text() == "one\t0\t300\t0.5\ntwo\t0\t20\t0.5\n"
 
 
 def test_an_input_without_places_gives_an_empty_track(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
