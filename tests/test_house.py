@@ -20,6 +20,7 @@ ORDER = (
         "cli",
         "export",
         "train",
+        "convert",
         "masks",
         "api",
         "cluster",

@@ -17,6 +17,22 @@ FIXED_COLUMNS = (
 )
 
 
+# Ranks of the taxonomy with the letters that reports in the style of Kraken have for them. Source: Kraken 2's manual,
+# "Sample Report Output Format"; since 2025 NCBI calls superkingdoms domains.
+RANK_CODES = {
+    "superkingdom": "D",
+    "domain": "D",
+    "kingdom": "K",
+    "phylum": "P",
+    "class": "C",
+    "order": "O",
+    "family": "F",
+    "genus": "G",
+    "species": "S",
+}
+ROOT_CODE = "R"
+
+
 @dataclass(frozen=True, slots=True)
 class Rank:
     """One classification head: its name (superkingdom, phylum, ...) and its labels in class order."""
@@ -51,6 +67,37 @@ def _labels(entry: Fields) -> tuple[str, ...]:
 def ranks_to_json(ranks: Sequence[Rank]) -> list[dict[str, Any]]:
     """Inverse of `ranks_from_json`."""
     return [{"name": rank.name, "labels": list(rank.labels)} for rank in ranks]
+
+
+def coarse_to_fine(ranks: Sequence[str]) -> list[str]:
+    """Return names of ranks in the order of the taxonomy if it has all of them, else as they are.
+
+    >>> coarse_to_fine(["genus", "superkingdom"]), coarse_to_fine(["serotype", "genus"])
+    (['superkingdom', 'genus'], ['serotype', 'genus'])
+    """
+    order = list(RANK_CODES)
+    if all(rank.lower() in order for rank in ranks):
+        return sorted(ranks, key=lambda rank: order.index(rank.lower()))
+    return list(ranks)
+
+
+def rank_codes(ranks: Sequence[str]) -> list[str]:
+    """Return Kraken's code of each rank; one without a letter of its own counts on from the rank above it.
+
+    >>> rank_codes(["realm", "superkingdom", "clade", "group", "phylum", "strain"])
+    ['R1', 'D', 'D1', 'D2', 'P', 'P1']
+    """
+    codes: list[str] = []
+    letter, n_below = ROOT_CODE, 0
+    for rank in ranks:
+        code = RANK_CODES.get(rank.lower())
+        if code and code not in codes:
+            letter, n_below = code, 0
+        else:
+            n_below += 1
+            code = f"{letter}{n_below}"
+        codes.append(code)
+    return codes
 
 
 def rank_columns(name: str) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import stat
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from wyr_batch.errors import InputError, OutputError, WyrError
@@ -97,18 +99,30 @@ def write_whole(path: Path, content: str | bytes, error: type[WyrError] = Output
         except OSError as problem:
             raise write_error(path, problem, error) from None
         return
+    with whole_file(path, error) as partial:
+        partial.write_bytes(data)
+
+
+@contextmanager
+def whole_file(path: Path, error: type[WyrError] = OutputError) -> Iterator[Path]:
+    """Give the name to write a file under; it gets its own at the end of the `with`, after an error it is removed.
+
+    Raises: `error` if it cannot be written; what was there before is then untouched.
+    """
     target = Path(os.path.realpath(path))  # a link stays a link
     partial = target.with_name(f".{uuid.uuid4().hex[:12]}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
+        yield partial
+        with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(target)
         sync_folder(target.parent)
+    except BrokenPipeError:
+        raise
     except OSError as problem:
-        partial.unlink(missing_ok=True)
         raise write_error(path, problem, error) from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_error(path: Path, problem: Exception, error: type[WyrError] = OutputError) -> WyrError:

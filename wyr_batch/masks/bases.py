@@ -31,25 +31,37 @@ class RowBases:
 
     Attributes:
         bases: uint8 [offsets[n]], ASCII; offsets: int64 [n + 1].
+        qualities: uint8 [offsets[n]], ASCII from `!` on; None unless they are asked for.
     """
 
     bases: Uint8s
     offsets: Int64s
+    qualities: Uint8s | None = None
 
     def of(self, i: int) -> str:
         """Return the bases of row i."""
         return bytes(self.bases[self.offsets[i] : self.offsets[i + 1]]).decode("latin-1")
 
+    def part(self, start: int, stop: int) -> RowBases:
+        """Return rows start to stop of these."""
+        offsets = self.offsets[start : stop + 1]
+        of_part = slice(int(offsets[0]), int(offsets[-1]))
+        qualities = None if self.qualities is None else self.qualities[of_part]
+        return RowBases(self.bases[of_part], offsets - offsets[0], qualities)
 
-def inputs_of(masks: MaskFile, reads: Sequence[str] = ()) -> Inputs:
+
+def inputs_of(masks: MaskFile, reads: Sequence[str] = (), *, qualities: bool = False) -> Inputs:
     """Return the reads that a masks file was made from, as they are to be read again.
 
     Args:
         reads: where the inputs lie now; none: where they lay then.
+        qualities: with those of the bases.
     Raises: InputError if they are not to be had.
     """
     options = masks.run.get("options", {})
     paths = tuple(reads) or tuple(masks.footer.get("inputs", ()))
+    if not paths and qualities:
+        raise InputError(masks.shown, "no inputs in its footer", "those with the qualities", "Name them with --reads.")
     if not paths:
         raise InputError(masks.shown, "no column 'sequence', and no inputs in its footer", "one of them", _ADVICE)
     for path in paths:
@@ -61,26 +73,28 @@ def inputs_of(masks: MaskFile, reads: Sequence[str] = ()) -> Inputs:
         paired=bool(options.get("paired", False)),
         interleaved=bool(options.get("interleaved", False)),
         max_reads=options.get("max_reads"),
+        qualities=qualities,
     )
 
 
 def with_bases(
-    masks: MaskFile, reads: Sequence[str] = (), columns: Iterable[str] | None = None
+    masks: MaskFile, reads: Sequence[str] = (), columns: Iterable[str] | None = None, *, qualities: bool = False
 ) -> Iterator[tuple[MaskRows, RowBases]]:
     """Yield the rows of a masks file, in order, with their bases.
 
     Args:
         reads: where the inputs lie now, if not where they lay; not looked at if the file has its sequences.
         columns: only these, and what the comparison needs; None: all.
-    Raises: InputError where a read is not that of its row.
+        qualities: with those of the bases; the inputs are then always read.
+    Raises: InputError where a read is not that of its row, or has no qualities.
     """
-    own = SEQUENCE in masks
+    own = SEQUENCE in masks and not qualities
     named = None if columns is None else list(dict.fromkeys([*columns, "read_id", "mate", "length", *[SEQUENCE] * own]))
     if own:
         for rows in masks.rows(named):
             yield rows, _from_column(rows)
         return
-    chunks = read_chunks(inputs_of(masks, reads), InputWatch(1))
+    chunks = read_chunks(inputs_of(masks, reads, qualities=qualities), InputWatch(1))
     left: ReadChunk | None = None
     for rows in masks.rows(named):
         done = 0
@@ -92,7 +106,7 @@ def with_bases(
             n = min(len(left), len(rows) - done)
             part, chunk = rows.part(done, done + n), left.part(0, n)
             _check_same(part, chunk, masks)
-            yield part, RowBases(upper_case(chunk.bases), chunk.offsets)
+            yield part, RowBases(upper_case(chunk.bases), chunk.offsets, chunk.qualities)
             left, done = left.part(n, len(left)), done + n
 
 

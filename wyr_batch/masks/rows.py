@@ -76,10 +76,10 @@ class MaskRows:
 
     def masks(self, name: str = "mask") -> TokenMasks:
         """Return the mask values of all tokens; `name`: another column of masks, as mask_RANK."""
-        flat, offsets = _flat(self.column(name))
+        flat, offsets = flat_lists(self.column(name))
         values = flat.to_numpy(zero_copy_only=False)
         values = values / np.float32(255) if values.dtype == np.uint8 else values.astype(np.float32)
-        starts, _ = _flat(self.column("token_start"))
+        starts, _ = flat_lists(self.column("token_start"))
         places = starts.to_numpy(zero_copy_only=False)
         ends = np.empty_like(places)
         ends[:-1] = places[1:]
@@ -89,12 +89,12 @@ class MaskRows:
 
     def segments(self) -> Segments:
         """Return the segments; a row without a mask has none."""
-        flat, offsets = _flat(self.column("segments"))
+        flat, offsets = flat_lists(self.column("segments"))
         start, end, mean = (flat.field(name).to_numpy(zero_copy_only=False) for name in ("start", "end", "mean"))
         return Segments(start, end, mean, offsets)
 
 
-def _flat(lists: pa.ListArray) -> tuple[pa.Array, Int64s]:
+def flat_lists(lists: pa.ListArray) -> tuple[pa.Array, Int64s]:
     """Return the values of all lists, and where each list's begin, int64 [n + 1]; null is a list of none."""
     offsets = np.zeros(len(lists) + 1, np.int64)
     counts = pc.fill_null(pc.list_value_length(lists), 0)

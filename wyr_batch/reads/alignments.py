@@ -10,11 +10,12 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pysam
 from pysam.libcutils import set_encoding_error_handler
 
 from wyr_batch.reads.chunk import columns_from
-from wyr_batch.reads.records import Columns
+from wyr_batch.reads.records import Columns, no_qualities
 from wyr_batch.reads.sam import mate_from_flag
 from wyr_batch.reads.source import CUT, ByteSource, DamagedStream, Problem
 
@@ -24,7 +25,7 @@ _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000
 
 
 class Alignments:
-    """The primary records of a BAM or CRAM, as columns.
+    """The primary records of a BAM or CRAM, as columns; with `qualities`, a read without any is a problem.
 
     Attributes:
         n_records: met so far.
@@ -32,9 +33,10 @@ class Alignments:
         n_escaped: names with bytes that are no UTF-8.
     """
 
-    def __init__(self, source: ByteSource, form: str, block_bytes: int) -> None:
-        self._source, self._form, self._block_bytes = source, form, block_bytes
+    def __init__(self, source: ByteSource, form: str, block_bytes: int, qualities: bool = False) -> None:
+        self._source, self._form, self._block_bytes, self._qualities = source, form, block_bytes, qualities
         self._failure: Exception | None = None
+        self._problem: Problem | None = None
         self.n_records = self.n_skipped = self.n_escaped = 0
 
     def columns(self) -> Generator[Columns, None, None]:
@@ -52,7 +54,7 @@ class Alignments:
                 else:
                     with alignments:
                         records = alignments.fetch(until_eof=True)
-                        while not self._failure:
+                        while not self._failure and not self._problem:
                             columns, at_end = self._batch(records)
                             yield columns
                             if at_end:
@@ -65,6 +67,7 @@ class Alignments:
         names: list[str] = []
         mates: list[int] = []
         sequences: list[bytes] = []
+        qualities: list[bytes] | None = [] if self._qualities else None
         n_bases = 0
         record = None
         try:
@@ -74,6 +77,12 @@ class Alignments:
                         self.n_skipped += 1
                     else:
                         name = record.query_name or "*"
+                        if qualities is not None:
+                            found = record.get_forward_qualities()
+                            if found is None and record.query_length:
+                                self._problem = no_qualities(name)
+                                break
+                            qualities.append((np.array(found or [], np.uint8) + np.uint8(33)).tobytes())
                         self.n_escaped += "\\x" in name and _ESCAPED.search(name) is not None
                         names.append(name)
                         mates.append(mate_from_flag(record.flag))
@@ -84,7 +93,7 @@ class Alignments:
                         break
         except (OSError, ValueError) as error:
             self._failure = error
-        return columns_from(names, mates, sequences), record is None
+        return columns_from(names, mates, sequences, qualities), record is None
 
     def _pump(self, write_end: int) -> None:
         try:
@@ -99,6 +108,8 @@ class Alignments:
     def problem(self) -> Problem | None:
         """Return what ended the records early, if anything did."""
         source = self._source
+        if self._problem:
+            return self._problem
         if source.damage:
             return source.damage.problem
         if self._failure:

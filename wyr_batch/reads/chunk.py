@@ -27,6 +27,7 @@ class ReadChunk:
         source: the file as the user named it, `<stdin>` for `-`.
         first_record: number of the chunk's first read in that file, from 1; skipped alignments do not count.
         place: of the file among the inputs of the command, from 0; of pairs, the first mates' file.
+        qualities: uint8 [offsets[n]], ASCII from `!` on; None unless they are asked for.
     """
 
     ids: pa.StringArray
@@ -36,6 +37,7 @@ class ReadChunk:
     source: str
     first_record: int
     place: int = 0
+    qualities: npt.NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.mates)
@@ -61,6 +63,7 @@ class ReadChunk:
             self.source,
             self.first_record + start,
             self.place,
+            _slice(self.qualities, offsets[0], offsets[-1]),
         )
 
     @classmethod
@@ -110,8 +113,9 @@ class Regrouper:
 
     def _cut(self, final: bool) -> Iterator[ReadChunk]:
         # Joined only when a chunk is full: each base is copied twice at most, however small the blocks.
-        columns = [np.concatenate(parts) for parts in zip(*(part[1:] for part in self._waiting), strict=True)]
+        columns = [np.concatenate(parts) for parts in zip(*(part[1:4] for part in self._waiting), strict=True)]
         mates, bases, offsets = columns[0], columns[1], offsets_from(columns[2])
+        qualities = joined_qualities([part.qualities for part in self._waiting])
         ids = pa.concat_arrays([part.ids for part in self._waiting])
         start, n = 0, len(ids)
         while start < n:
@@ -128,9 +132,11 @@ class Regrouper:
                 self._source,
                 first,
                 self._place,
+                _slice(qualities, offsets[start], offsets[stop]),
             )
             start = stop
-        left = Columns(ids[start:], mates[start:], bases[offsets[start] :], columns[2][start:])
+        rest = _slice(qualities, offsets[start], offsets[-1])
+        left = Columns(ids[start:], mates[start:], bases[offsets[start] :], columns[2][start:], rest)
         self._waiting, self._n_reads, self._n_bases = [left], n - start, len(left.bases)
 
 
@@ -140,7 +146,20 @@ def upper_case(bases: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return bases - is_lower * np.uint8(ord("a") - ord("A"))
 
 
-def columns_from(names: list[str], mates: list[int], sequences: list[bytes]) -> Columns:
+def joined_qualities(parts: Sequence[npt.NDArray[np.uint8] | None]) -> npt.NDArray[np.uint8] | None:
+    """Return the qualities of consecutive reads, None if some have none."""
+    found = [part for part in parts if part is not None]
+    return np.concatenate(found) if len(found) == len(parts) else None
+
+
+def _slice(values: npt.NDArray[np.uint8] | None, start: int, stop: int) -> npt.NDArray[np.uint8] | None:
+    return None if values is None else values[start:stop]
+
+
+def columns_from(
+    names: list[str], mates: list[int], sequences: list[bytes], qualities: list[bytes] | None = None
+) -> Columns:
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     bases = np.frombuffer(bytearray().join(sequences), np.uint8)
-    return Columns(pa.array(names, pa.string()), np.array(mates, np.int8), bases, lengths)
+    joined = None if qualities is None else np.frombuffer(bytearray().join(qualities), np.uint8)
+    return Columns(pa.array(names, pa.string()), np.array(mates, np.int8), bases, lengths, joined)

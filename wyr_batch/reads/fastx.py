@@ -58,8 +58,8 @@ def gather(data: Bytes, starts: Ints, ends: Ints) -> Bytes:
     return np.frombuffer(taken.buffers()[2], np.uint8, n_bytes)
 
 
-def parse_fastq(block: bytes, final: bool) -> Parsed:
-    """Parse 4-line FASTQ; blank lines are let pass at the very end only."""
+def parse_fastq(block: bytes, final: bool, qualities: bool = False) -> Parsed:
+    """Parse 4-line FASTQ; blank lines are let pass at the very end only. `qualities`: keep them."""
     data = np.frombuffer(block, np.uint8)
     starts, ends = _lines(data, final)
     if final and block.endswith(b"\n") and len(starts) % 4 == 3:  # an empty quality line without its newline
@@ -75,13 +75,14 @@ def parse_fastq(block: bytes, final: bool) -> Parsed:
     n_good = _first_other_caption(data, starts[:n_good], line_ends[:n_good])
     bases = gather(data, starts[:n_good, 1], line_ends[:n_good, 1])
     offsets = offsets_from(lengths[:n_good, 1])
-    qualities = gather(data, starts[:n_good, 3], line_ends[:n_good, 3])
-    wrong = min(_first(_not_letters(bases)), _first((qualities - 33) > 93))  # uint8 wraps below 33
+    kept = gather(data, starts[:n_good, 3], line_ends[:n_good, 3])
+    wrong = min(_first(_not_letters(bases)), _first((kept - 33) > 93))  # uint8 wraps below 33
     if wrong < len(bases):
         n_good = int(np.searchsorted(offsets, wrong, "right")) - 1
     n_bytes = min(int(ends[n_good - 1, 3]) + 1, len(data)) if n_good else 0
     ids, n_escaped = _ids(data, starts[:n_good, 0] + 1, line_ends[:n_good, 0])
     columns = _columns(ids, bases[: offsets[n_good]], lengths[:n_good, 1])
+    columns = columns._replace(qualities=kept[: offsets[n_good]] if qualities else None)
     problem = None
     if (n_good < n or (final and left)) and (rest := block[n_bytes:]).strip():
         problem = _fastq_problem(rest.split(b"\n", 4)[:4], 4 * n_good)

@@ -3,7 +3,7 @@
 All reads before a damaged place are given first; the `InputError` that names the place comes after them.
 Bytes of plain gzip and zstd are used before a checksum has been seen: reads near damage may be wrong ones.
 
-Not handled: bzip2, xz, lz4, fast5, POD5 (named and refused); per-base qualities (checked, not kept).
+Not handled: bzip2, xz, lz4, fast5, POD5 (named and refused).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -21,7 +22,7 @@ from wyr_batch.errors import InputError, UsageError
 from wyr_batch.reads.chunk import STDIN_NAME, ReadChunk, Regrouper
 from wyr_batch.reads.fastx import parse_fasta, parse_fastq
 from wyr_batch.reads.formats import EMPTY, detect_format
-from wyr_batch.reads.records import Columns, Parser, shown
+from wyr_batch.reads.records import Columns, Parser, no_qualities, shown
 from wyr_batch.reads.sam import parse_sam
 from wyr_batch.reads.source import CUT, ByteSource, DamagedStream, Problem, open_file
 
@@ -51,11 +52,13 @@ class Reads:
         chunk_bases: int = 4_000_000,
         block_bytes: int = _BLOCK_BYTES,
         place: int = 0,
+        qualities: bool = False,
         warn: Callable[[str], None] = logger.warning,
     ) -> None:
         """
         Args:
             place: goes into the chunks.
+            qualities: keep the qualities; reads without any are then an error.
             warn: takes what a user should know of the file, each once.
         """
         for name, value in (("chunk_reads", chunk_reads), ("chunk_bases", chunk_bases)):
@@ -66,7 +69,7 @@ class Reads:
         self._name = STDIN_NAME if self.path == "-" else shown_path(self.path)
         self._warn, self._n_escaped = warn, 0
         self._record = self._line = 0  # good records and lines so far
-        self._block_bytes = block_bytes
+        self._block_bytes, self._qualities = block_bytes, qualities
         self._file, self.total_bytes = open_file(self.path)
         try:
             self._bytes = ByteSource(self._file, block_bytes)
@@ -143,7 +146,13 @@ class Reads:
         if self.format == EMPTY:
             self._check_any()
             return
-        parsers = {"FASTQ": parse_fastq, "FASTA": parse_fasta, "SAM": parse_sam}
+        if self._qualities and self.format == "FASTA":
+            raise self._error(no_qualities(None))
+        parsers: dict[str, Parser] = {
+            "FASTQ": partial(parse_fastq, qualities=self._qualities),
+            "FASTA": parse_fasta,
+            "SAM": partial(parse_sam, qualities=self._qualities),
+        }
         parser = parsers.get(self.format)
         blocks = self._text(parser) if parser else self._alignments()
         damage: InputError | None = None
@@ -194,7 +203,8 @@ class Reads:
     def _alignments(self) -> Generator[Columns, None, None]:
         from wyr_batch.reads.alignments import Alignments  # pysam is needed here only
 
-        alignments, record = Alignments(self._bytes, self.format, self._block_bytes), self._record
+        alignments = Alignments(self._bytes, self.format, self._block_bytes, self._qualities)
+        record = self._record
         for columns in alignments.columns():
             self.n_skipped, self._record = alignments.n_skipped, record + alignments.n_records
             self._note_escaped(alignments.n_escaped - self._n_escaped)
@@ -216,6 +226,7 @@ def open_reads(
     chunk_reads: int = 8192,
     chunk_bases: int = 4_000_000,
     place: int = 0,
+    qualities: bool = False,
     warn: Callable[[str], None] = logger.warning,
 ) -> Reads:
     """Open reads by content.
@@ -224,10 +235,10 @@ def open_reads(
         path: a file, a pipe, or `-` for stdin.
         chunk_reads: most reads in a chunk.
         chunk_bases: most bases in a chunk; a longer read is a chunk of its own.
-        place, warn: see `Reads`.
+        place, qualities, warn: see `Reads`.
     Returns: a `Reads`; use it in `with`.
     Raises: InputError if there is nothing to read or it is no known format; damage further on is raised by
         the iteration, after the good reads.
     Example: `with open_reads("reads.fastq.gz") as reads: print(sum(chunk.n_bases for chunk in reads))`
     """
-    return Reads(path, chunk_reads=chunk_reads, chunk_bases=chunk_bases, place=place, warn=warn)
+    return Reads(path, chunk_reads=chunk_reads, chunk_bases=chunk_bases, place=place, qualities=qualities, warn=warn)

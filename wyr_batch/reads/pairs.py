@@ -11,11 +11,12 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from wyr_batch.errors import InputError
-from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.reads.chunk import ReadChunk, joined_qualities
 from wyr_batch.reads.open import Reads
 from wyr_batch.reads.records import offsets_from, shown
 
@@ -111,16 +112,20 @@ def _in_turn(one: ReadChunk, two: ReadChunk) -> ReadChunk:
     both = _one_after_the_other(one, two)
     n = len(one)
     order = np.arange(2 * n).reshape(2, n).T.ravel()
-    reads = pa.LargeBinaryArray.from_buffers(
-        pa.large_binary(), 2 * n, [None, pa.py_buffer(both.offsets), pa.py_buffer(both.bases)]
-    ).take(pa.array(order))
-    offsets = offsets_from(both.lengths[order])
+
+    def in_order(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        reads = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), 2 * n, [None, pa.py_buffer(both.offsets), pa.py_buffer(values)]
+        ).take(pa.array(order))
+        return np.frombuffer(reads.buffers()[2] or b"", np.uint8, both.n_bases)
+
     return replace(
         both,
         ids=both.ids.take(pa.array(order)),
         mates=np.tile(np.array([1, 2], np.int8), n),
-        bases=np.frombuffer(reads.buffers()[2] or b"", np.uint8, int(offsets[-1])),
-        offsets=offsets,
+        bases=in_order(both.bases),
+        offsets=offsets_from(both.lengths[order]),
+        qualities=None if both.qualities is None else in_order(both.qualities),
     )
 
 
@@ -131,4 +136,5 @@ def _one_after_the_other(one: ReadChunk, two: ReadChunk) -> ReadChunk:
         mates=np.concatenate([one.mates, two.mates]),
         bases=np.concatenate([one.bases, two.bases]),
         offsets=offsets_from(np.concatenate([one.lengths, two.lengths])),
+        qualities=joined_qualities([one.qualities, two.qualities]),
     )

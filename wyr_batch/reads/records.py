@@ -33,12 +33,14 @@ class Columns(NamedTuple):
         mates: int8 [n], 0 or 1/2.
         bases: uint8 [sum of lengths], ASCII.
         lengths: int64 [n].
+        qualities: uint8 [sum of lengths], ASCII from `!` on; None unless they are asked for.
     """
 
     ids: pa.StringArray
     mates: npt.NDArray[np.int8]
     bases: Bytes
     lengths: Ints
+    qualities: Bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ def name_from(raw: bytes) -> str:
 def stray_cr_problem(text: bytes, line: int) -> Problem:
     got = f"a carriage return inside the line {shown(text)}"
     return Problem(None, line, got, "lines that end in LF or CR LF", _CONVERT)
+
+
+def no_qualities(read_id: str | None, line: int = -1) -> Problem:
+    """What is wrong with a read whose qualities are asked for."""
+    return Problem(read_id, line, "no qualities", "one a base", "Convert to FASTA instead.")
 
 
 def offsets_from(lengths: Ints) -> Ints:

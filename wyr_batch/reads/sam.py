@@ -13,6 +13,7 @@ from wyr_batch.reads.records import (
     base_problem,
     is_escaped,
     name_from,
+    no_qualities,
     shown,
     stray_cr_problem,
     strings,
@@ -32,12 +33,17 @@ def mate_from_flag(flag: int) -> int:
     return {0x41: 1, 0x81: 2}.get(flag & 0xC1, 0)
 
 
-def parse_sam(block: bytes, final: bool) -> Parsed:
-    """Parse SAM lines; reverse-strand reads are turned back, other than primary lines are skipped."""
+def parse_sam(block: bytes, final: bool, qualities: bool = False) -> Parsed:
+    """Parse SAM lines; reverse-strand reads are turned back, other than primary lines are skipped.
+
+    Args:
+        qualities: keep them; a read without is then a problem.
+    """
     end = len(block) if final else block.rfind(b"\n") + 1
     names: list[str] = []
     mates: list[int] = []
     sequences: list[bytes] = []
+    kept: list[bytes] = []
     n_lines = n_bytes = n_skipped = n_escaped = 0
     problem = None
     for line in _split_lines(block[:end]):
@@ -54,6 +60,12 @@ def parse_sam(block: bytes, final: bool) -> Parsed:
                 n_skipped += 1
             else:
                 sequence = b"" if fields[9] == b"*" else fields[9]
+                if qualities:
+                    if sequence and fields[10] == b"*":
+                        problem = no_qualities(name_from(fields[0]), n_lines)
+                        break
+                    quality = fields[10] if sequence else b""
+                    kept.append(quality[::-1] if flag & _REVERSE else quality)
                 names.append(name_from(fields[0]))
                 n_escaped += is_escaped(fields[0])
                 mates.append(mate_from_flag(flag))
@@ -62,7 +74,8 @@ def parse_sam(block: bytes, final: bool) -> Parsed:
         n_bytes += len(line) + 1
     lengths = np.fromiter(map(len, sequences), np.int64, len(sequences))
     bases = np.frombuffer(b"".join(sequences), np.uint8)
-    columns = Columns(strings(names), np.array(mates, np.int8), bases, lengths)
+    joined = np.frombuffer(b"".join(kept), np.uint8) if qualities else None
+    columns = Columns(strings(names), np.array(mates, np.int8), bases, lengths, joined)
     return Parsed(columns, min(n_bytes, end), n_lines, n_skipped, n_escaped, problem)
 
 

@@ -33,12 +33,14 @@ class Inputs:
         paths: as the user named them; `-` is standard input.
         paired: they are mates, two files at a time; interleaved: consecutive reads are mates.
         max_reads: None takes all.
+        qualities: keep those of the bases; an input without is an error.
     """
 
     paths: tuple[str, ...]
     paired: bool = False
     interleaved: bool = False
     max_reads: int | None = None
+    qualities: bool = False
 
 
 def input_list(files: Sequence[str], listed_in: Path | None) -> tuple[str, ...]:
@@ -136,7 +138,10 @@ def _all_chunks(inputs: Inputs, watch: InputWatch) -> Iterator[ReadChunk]:
     for i in range(0, len(inputs.paths), at_once):
         paths = inputs.paths[i : i + at_once]
         with ExitStack() as stack:
-            opened = [stack.enter_context(open_reads(path, place=i, warn=watch.warn)) for path in paths]
+            opened = [
+                stack.enter_context(open_reads(path, place=i, qualities=inputs.qualities, warn=watch.warn))
+                for path in paths
+            ]
             watch.now_reading(opened)
             if inputs.paired:
                 yield from paired_chunks(opened[0], opened[1])
