@@ -7,14 +7,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from wyr_batch._version import __version__
@@ -24,22 +20,26 @@ from wyr_batch.checks.files import is_file, is_folder, shown_path
 from wyr_batch.checks.outputs import FILE, FOLDER, TEXT, Output, Source, check_outputs
 from wyr_batch.choose import EngineRequest, open_engine, open_engines
 from wyr_batch.engines.base import Engine
-from wyr_batch.errors import InputError, OutputError
+from wyr_batch.errors import InputError, OutputError, UsageError
+from wyr_batch.explain.retry import BatchRunner
 from wyr_batch.explain.step import ExplainStep
 from wyr_batch.host import limited_threads
-from wyr_batch.job.config import RunConfig
+from wyr_batch.job.config import RunConfig, check_columns, check_explain, explain_row
 from wyr_batch.job.job import Job, damaged_inputs, keep_parts_on_error
 from wyr_batch.job.progress import Progress
 from wyr_batch.job.stats import RunStats
 from wyr_batch.pipeline import explain_reads
+from wyr_batch.prediction import Prediction, explained_from, predictions_from
 from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.reads.stream import InputWatch, check_distinct, check_readable, read_new
-from wyr_batch.rows.columns import STATUSES, RowBuilder
+from wyr_batch.rows.columns import RowBuilder
 from wyr_batch.rows.counts import Counts
 from wyr_batch.rows.folder import check_output, parts_folder
 from wyr_batch.rows.kreport import is_kreport
 from wyr_batch.rows.parts import Parts
 from wyr_batch.tokens.plan import Planner
+
+__all__ = ["Masker", "Prediction", "check_run_outputs", "load", "run", "summary_json"]
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def _explain_all(
 
         with keep_parts_on_error(parts, lambda error: damaged_inputs(error, watch)):
             explain_reads(chunks, planner, steps, job.rows, write, stats, overlapped=overlapped, check=check)
-            parts.commit()
+            parts.commit(stats.rates())
 
 
 def check_run_outputs(
@@ -167,31 +167,6 @@ def _is_summary(path: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What one read's call rests on. What `run` writes as null is None here, and nan where it is a number.
-
-    Attributes:
-        status: as in the Parquet: ok, windowed, empty or failed.
-        reason: why it failed, None unless it has.
-        mask: float32 [T], one value per token, `<cls>` not counted; nan if it failed.
-        token_start: int32 [T], first base of each token.
-        rank_masks: float32 [R, T]; nan if it failed.
-        labels, masked_labels: per rank, the call on the plain and on the masked read; None if it is empty or failed.
-        probs, masked_probs: float32 [C], all classes in rank order; nan if it is empty or failed.
-    """
-
-    status: str
-    reason: str | None
-    mask: npt.NDArray[np.float32]
-    token_start: npt.NDArray[np.int32]
-    rank_masks: npt.NDArray[np.float32]
-    labels: tuple[str, ...] | None
-    masked_labels: tuple[str, ...] | None
-    probs: npt.NDArray[np.float32]
-    masked_probs: npt.NDArray[np.float32]
-
-
 class Masker:
     """A loaded bundle that explains sequences in memory, from any thread; see `load`."""
 
@@ -199,52 +174,74 @@ class Masker:
         self.bundle, self.engine = bundle, engine
         window_tokens = min(bundle.window_bp // 6, bundle.max_tokens - 1)
         self._planner = Planner(window_tokens, window_tokens // 8, engine.default_batch_tokens, pad_to=engine.pad_to)
-        self._explain = ExplainStep(engine, np.full(len(bundle.ranks), -1, np.int32))
+        self._runner = BatchRunner(engine)
         self._rows = RowBuilder(bundle.ranks)
         self._one_at_a_time = threading.Lock()
 
-    def predict(self, sequences: Iterable[str | bytes] | str | bytes) -> list[Prediction]:
+    def predict(
+        self, sequences: Iterable[str | bytes] | str | bytes, explain: str | Sequence[str] = "predicted"
+    ) -> list[Prediction]:
         """Explain a few reads, in order; long ones are cut and stitched as `run` does.
 
         Calls from several threads run one after the other, for each uses all of the engine.
 
         Args:
             sequences: reads as text or ASCII bytes; one alone is one read.
+            explain: 'predicted', or RANK=LABEL for some ranks, as `run` has it.
         Returns: one Prediction a read. A read that cannot be explained is one of status failed, with the reason.
-        Raises: InputError for what is no sequence; EngineError if read after read fails, the engine is closed, or
-            this process was forked from the one that loaded it.
+        Raises: InputError for what is no sequence; UsageError for a rank or label that is not there; EngineError if
+            read after read fails, the engine is closed, or this process was forked from the one that loaded it.
         """
         chunk = ReadChunk.from_sequences(_as_texts(sequences))
+        step = self._step(explain)
         self.engine.check_usable()
         with self._one_at_a_time:
-            done = self._explain(self._planner.plan(chunk))
-        bounds = done.work.tokens.offsets.tolist()
-        statuses = [STATUSES[code] for code in self._rows.status(done)]
-        predictions = []
-        for i, (start, end) in enumerate(pairwise(bounds)):
-            explained = statuses[i] not in ("empty", "failed")
-            numbers = (done.mask[start:end], done.rank_masks[:, start:end], done.probs[i], done.masked_probs[i])
-            mask, rank_masks, probs, masked_probs = (
-                values if explained else np.full_like(values, np.nan) for values in numbers
-            )
-            predictions.append(
-                Prediction(
-                    status=statuses[i],
-                    reason=done.failed.get(i),
-                    mask=mask,
-                    token_start=done.work.tokens.starts[start:end],
-                    rank_masks=rank_masks,
-                    labels=self._labels(probs) if explained else None,
-                    masked_labels=self._labels(masked_probs) if explained else None,
-                    probs=probs,
-                    masked_probs=masked_probs,
-                )
-            )
-        return predictions
+            done = step(self._planner.plan(chunk))
+        return predictions_from(done, self._rows.status(done), self.bundle.ranks)
 
-    def _labels(self, probs: npt.NDArray[np.float32]) -> tuple[str, ...]:
-        pairs = zip(self.bundle.ranks, self._explain.slices, strict=True)
-        return tuple(rank.labels[int(probs[classes].argmax())] for rank, classes in pairs)
+    def _step(self, explain: str | Sequence[str]) -> ExplainStep:
+        """Return what explains reads for some classes; its batches are as small as memory has asked for before."""
+        classes = (explain,) if isinstance(explain, str) else tuple(explain)
+        if odd := next((item for item in classes if not isinstance(item, str)), None):
+            raise UsageError("--explain", type(odd).__name__, "'predicted' or RANK=LABEL")
+        check_explain(classes)
+        step = ExplainStep(self.engine, explain_row(classes, self.bundle.ranks))
+        step.runner = self._runner
+        return step
+
+    def to_arrow(
+        self,
+        predictions: Sequence[Prediction],
+        ids: Sequence[str] | None = None,
+        *,
+        mask_dtype: str = "float32",
+        rank_masks: bool = False,
+        top_k: int = 1,
+        sequences: bool = False,
+        confidence: float = 0.0,
+    ) -> pa.RecordBatch:
+        """Return predictions of this bundle as rows: the columns and values that `run` writes for the same reads.
+
+        Args:
+            ids: names of the reads; None: their own, read1, read2, ...
+            mask_dtype, rank_masks, top_k, sequences, confidence: as the options of `run`.
+        Raises: UsageError for an option's value; InputError for predictions of another bundle, and if there is not one
+            name for each read.
+        """
+        if any(read.ranks != self.bundle.ranks for read in predictions):
+            raise InputError("predictions", "other ranks", f"those of {self.bundle.name}", "Use their Masker.")
+        check_columns(mask_dtype, top_k, confidence)
+        names = [read.read_id for read in predictions] if ids is None else ids
+        work = self._planner.plan(ReadChunk.from_sequences([read.sequence for read in predictions], names))
+        rows = RowBuilder(
+            self.bundle.ranks,
+            mask_dtype=mask_dtype,
+            rank_masks=rank_masks,
+            top_k=top_k,
+            confidence=confidence,
+            sequences=sequences,
+        )
+        return rows.build(explained_from(predictions, work, len(self.bundle.ranks), self.bundle.n_classes))
 
     def close(self) -> None:
         """Give back the engine."""
@@ -288,7 +285,7 @@ def load(
         >>> import wyr_batch
         >>> with wyr_batch.load() as masker:                        # doctest: +SKIP
         ...     read, = masker.predict(["ACGTACGTTTGACCANNGACCAGT"])
-        ...     read.labels, read.mask.round(2)
+        ...     read.labels, read.mask.round(2), read.segments
     """
     loaded = load_bundle(None if bundle is None else Path(bundle))
     return Masker(loaded, open_engine(loaded, EngineRequest(device, runtime, dtype, threads)))

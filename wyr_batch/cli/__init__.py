@@ -22,6 +22,8 @@ COMMANDS = {
     "export": ("wyr_batch.cli.export", "Fuse Explainer and Explanandum into one proven ONNX bundle."),
     "train": ("wyr_batch.cli.train", "Prepare labelled reads, train Explanandum and Explainer."),
     "evaluate": ("wyr_batch.cli.evaluate", "Measure how well masks keep, and their complements lose, the call."),
+    "report": ("wyr_batch.cli.masks.report", "Show what is in masks as one HTML page."),
+    "view": ("wyr_batch.cli.masks.view", "Show reads in the terminal, coloured by their masks."),
     "convert": ("wyr_batch.cli.masks.convert", "Write masks as BED, TSV, FASTA, a Kraken report and more."),
     "info": ("wyr_batch.cli.info", "Show what a bundle holds, or how masks were made."),
 }

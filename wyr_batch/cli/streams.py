@@ -31,10 +31,15 @@ def open_standard_streams() -> None:
         sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
 
 
-def print_result(text: str) -> None:
-    """Print a command's result on standard output. Raises: OutputError if it does not take it; BrokenPipeError."""
+def print_result(text: str, color: bool | None = None) -> None:
+    """Print a command's result on standard output.
+
+    Args:
+        color: keep its colours; None: if it is a terminal.
+    Raises: OutputError if standard output does not take it; BrokenPipeError.
+    """
     try:
-        click.echo(text)
+        click.echo(text, color=color)
         sys.stdout.flush()
     except BrokenPipeError:
         raise

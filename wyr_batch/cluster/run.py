@@ -94,7 +94,7 @@ def run_on_ray(job: Job, progress: bool, check: Callable[[], None]) -> RunStats:
                     found.add(about)
                     bar.update(stats)
             found.check()
-            parts.commit()
+            parts.commit(stats.rates())
         stats.finish()
     return stats
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from wyr_batch.checks.numbers import check_numbers
 from wyr_batch.choose import EngineRequest
 from wyr_batch.errors import OutputError, UsageError
 from wyr_batch.host import available_cpus
+from wyr_batch.ranks import Rank
 from wyr_batch.reads.stream import Inputs
 from wyr_batch.rows.parts import PART_S
 from wyr_batch.tokens.kmers import TOKEN_BP, Int32s
@@ -76,11 +78,9 @@ class RunConfig:
             raise UsageError("--paired", got, "two at a time: R1 R2, or A_R1 A_R2 B_R1 B_R2")
         if self.resume and self.overwrite:
             raise UsageError("--resume", "--overwrite as well", "one of the two")
-        if self.mask_dtype not in MASK_DTYPES:
-            raise UsageError("--mask-dtype", self.mask_dtype, f"one of {', '.join(MASK_DTYPES)}")
+        check_columns(self.mask_dtype, self.top_k, self.confidence)
         check_numbers(
             [
-                ("--top-k", self.top_k, 1, math.inf),
                 ("--min-length", self.min_length, 0, math.inf),
                 ("--threads", self.threads, 0, math.inf),
                 ("--max-batch-tokens", self.max_batch_tokens, 0, math.inf),
@@ -88,20 +88,11 @@ class RunConfig:
                 ("--max-reads", self.max_reads, 1, math.inf),
                 ("--window", self.window_bp, TOKEN_BP, math.inf),
                 ("--overlap", self.overlap_bp, 0, math.inf),
-                ("--confidence", self.confidence, 0, 1),
             ]
         )
-        self._check_explain()
+        check_explain(self.explain)
         if self.ray is not None:
             self._check_ray(self.ray)
-
-    def _check_explain(self) -> None:
-        """Raise UsageError for a rank that is asked about twice, or for 'predicted' beside classes."""
-        if "predicted" in self.explain and len(self.explain) > 1:
-            raise UsageError("--explain", ", ".join(self.explain), "predicted alone, or classes")
-        names = [item.partition("=")[0] for item in self.explain]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UsageError("--explain", f"the rank {twice!r} more than once", "one class of it")
 
     def _check_ray(self, address: str) -> None:
         if not (address in ("", "auto", "local") or address.startswith("ray://") or _ADDRESS.fullmatch(address)):
@@ -168,19 +159,46 @@ class RunConfig:
 
     def explain_row(self, bundle: Bundle) -> Int32s:
         """Return the class to explain per rank, int32 [R]; -1 where the predicted one. Raises: UsageError."""
-        import numpy as np
+        return explain_row(self.explain, bundle.ranks)
 
-        wanted = np.full(len(bundle.ranks), -1, np.int32)
-        for item in self.explain:
-            if item == "predicted":
-                continue
-            name, _, label = item.partition("=")
-            ranks = [rank.name for rank in bundle.ranks]
-            if name not in ranks:
-                raise UsageError("--explain", f"rank {name!r}", f"one of {', '.join(ranks)}, as RANK=LABEL")
-            labels = bundle.ranks[ranks.index(name)].labels
-            if label not in labels:
-                shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
-                raise UsageError("--explain", f"{name} {label!r}", f"one of its {len(labels)} labels: {shown}")
-            wanted[ranks.index(name)] = labels.index(label)
-        return wanted
+
+def check_columns(mask_dtype: str, top_k: int, confidence: float) -> None:
+    """Raise UsageError for a value of the options that say what the columns are."""
+    if mask_dtype not in MASK_DTYPES:
+        raise UsageError("--mask-dtype", mask_dtype, f"one of {', '.join(MASK_DTYPES)}")
+    check_numbers([("--top-k", top_k, 1, math.inf), ("--confidence", confidence, 0, 1)])
+
+
+def check_explain(explain: Sequence[str]) -> None:
+    """Raise UsageError for a rank that is asked about twice, or for 'predicted' beside classes."""
+    if "predicted" in explain and len(explain) > 1:
+        raise UsageError("--explain", ", ".join(explain), "predicted alone, or classes")
+    names = [item.partition("=")[0] for item in explain]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError("--explain", f"the rank {twice!r} more than once", "one class of it")
+
+
+def explain_row(explain: Sequence[str], ranks: Sequence[Rank]) -> Int32s:
+    """Return the class to explain per rank.
+
+    Args:
+        explain: 'predicted', or RANK=LABEL for some ranks.
+    Returns: int32 [R], index within the rank; -1 where the predicted one.
+    Raises: UsageError for a rank or label that is not there.
+    """
+    import numpy as np
+
+    wanted = np.full(len(ranks), -1, np.int32)
+    names = [rank.name for rank in ranks]
+    for item in explain:
+        if item == "predicted":
+            continue
+        name, _, label = item.partition("=")
+        if name not in names:
+            raise UsageError("--explain", f"rank {name!r}", f"one of {', '.join(names)}, as RANK=LABEL")
+        labels = ranks[names.index(name)].labels
+        if label not in labels:
+            shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+            raise UsageError("--explain", f"{name} {label!r}", f"one of its {len(labels)} labels: {shown}")
+        wanted[names.index(name)] = labels.index(label)
+    return wanted

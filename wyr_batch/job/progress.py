@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, else one line a minute."""
+"""How far a command is: a bar on a terminal, else one line a minute."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ logger = logging.getLogger(__name__)
 LINE_EVERY_S = 60.0
 
 
-class Progress:
-    """Shows how far a run is. `update` is cheap enough to call for every chunk.
+class Bar:
+    """Shows the share that is done: a bar on a terminal, else one line a minute.
 
     Args:
-        share: returns the share of the input read, or None where it is unknown.
         visible: False shows nothing (--quiet).
     """
 
-    def __init__(self, share: Callable[[], float | None], visible: bool) -> None:
-        self._share = share
+    def __init__(self, visible: bool) -> None:
         self._visible = visible
         self._bar = visible and sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
         self._started = self._last = time.monotonic()
@@ -54,18 +52,43 @@ class Progress:
         if self._bar:
             self._rich.stop()
 
-    def update(self, stats: RunStats) -> None:
-        """Say what has been written, and where chunks wait."""
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start, above 0."""
+        return max(time.monotonic() - self._started, 1e-9)
+
+    def show(self, share: float | None, text: str, more: str = "") -> None:
+        """Say how far it is.
+
+        Args:
+            share: None where it is unknown.
+            more: goes to the end of a line, and is left out beside a bar.
+        """
         now = time.monotonic()
-        elapsed = max(now - self._started, 1e-9)
-        share = self._share()
-        here = stats.this_run
-        rates = f"{here.n_reads / elapsed:,.0f} reads/s, {here.n_bases / elapsed / 1e6:.2f} Mbases/s"
-        text = f"{stats.n_reads:,} reads, {rates}"
         if self._bar:
             self._rich.update(self._task, completed=share, total=None if share is None else 1.0, description=text)
         elif self._visible and now - self._last >= LINE_EVERY_S:
             self._last = now
-            left = f", {elapsed * (1 - share) / share / 60:.0f} min left" if share else ""
-            waiting = ", ".join(f"{name} {fill:.1f}" for name, fill in stats.queue_fill.items())
-            logger.info("%s%s%s", text, left, f"; chunks waiting: {waiting}" if waiting else "")
+            left = f", {self.elapsed_s * (1 - share) / share / 60:.0f} min left" if share else ""
+            logger.info("%s%s%s", text, left, more)
+
+
+class Progress(Bar):
+    """Shows how far a run is. `update` is cheap enough to call for every chunk.
+
+    Args:
+        share: returns the share of the input read, or None where it is unknown.
+        visible: False shows nothing (--quiet).
+    """
+
+    def __init__(self, share: Callable[[], float | None], visible: bool) -> None:
+        super().__init__(visible)
+        self._share = share
+
+    def update(self, stats: RunStats) -> None:
+        """Say what has been written, and where chunks wait."""
+        here = stats.this_run
+        rates = f"{here.n_reads / self.elapsed_s:,.0f} reads/s, {here.n_bases / self.elapsed_s / 1e6:.2f} Mbases/s"
+        waiting = ", ".join(f"{name} {fill:.1f}" for name, fill in stats.queue_fill.items())
+        more = f"; chunks waiting: {waiting}" if waiting else ""
+        self.show(self._share(), f"{stats.n_reads:,} reads, {rates}", more)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,21 @@ class RunStats:
 
     def finish(self) -> None:
         self.wall_s = time.perf_counter() - self.started
+
+    def rates(self) -> dict[str, Any]:
+        """Return how fast this run has been up to now, for the footer's `wyr_rates`; empty if it explained nothing."""
+        here, seconds = self.this_run, time.perf_counter() - self.started
+        if not here.n_reads or seconds <= 0:
+            return {}
+        return {
+            "reads": here.n_reads,
+            "bases": here.n_bases,
+            "tokens": here.n_tokens,
+            "seconds": round(seconds, 3),
+            "reads_per_s": round(here.n_reads / seconds, 1),
+            "tokens_per_s": round(here.n_tokens / seconds, 1),
+            "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
 
     @property
     def padding_share(self) -> float:

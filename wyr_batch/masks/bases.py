@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from wyr_batch.checks.files import exists
+from wyr_batch.checks.files import exists, is_file
 from wyr_batch.errors import InputError
 from wyr_batch.masks.file import MaskFile
 from wyr_batch.masks.rows import MaskRows
@@ -64,8 +64,9 @@ def inputs_of(masks: MaskFile, reads: Sequence[str] = (), *, qualities: bool = F
         raise InputError(masks.shown, "no inputs in its footer", "those with the qualities", "Name them with --reads.")
     if not paths:
         raise InputError(masks.shown, "no column 'sequence', and no inputs in its footer", "one of them", _ADVICE)
+    is_there = exists if reads else is_file  # what was a pipe then has nothing more to give
     for path in paths:
-        if path == "-" or not exists(path):
+        if path == "-" or not is_there(path):
             got = "standard input" if path == "-" else f"no file {path}"
             raise InputError(masks.shown, f"{got} among its inputs", "reads that are still there", _ADVICE)
     return Inputs(

@@ -6,6 +6,7 @@ footer says beside (inputs, bundle, device) is shown where it is there.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class MaskFile:
         footer: what `run` did (bundle, device, inputs, ...); empty in a file that another tool wrote.
         run: inputs and options, as a run is resumed by; empty where the footer has none.
         counts: reads, statuses and failures, where the footer has them.
+        rates: how fast the run was, and when it ended, where the footer has them.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class MaskFile:
     footer: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
+    rates: dict[str, Any] = field(default_factory=dict)
 
     @property
     def shown(self) -> str:
@@ -60,16 +63,26 @@ class MaskFile:
     def __contains__(self, column: str) -> bool:
         return column in self.schema.names
 
-    def rows(self, columns: Sequence[str] | None = None) -> Iterator[MaskRows]:
-        """Yield the rows in order, some thousand at a time; `columns`: only these. Raises: InputError."""
+    def rows(self, columns: Sequence[str] | None = None, near: Sequence[int] | None = None) -> Iterator[MaskRows]:
+        """Yield the rows in order, some thousand at a time.
+
+        Args:
+            columns: only these.
+            near: only row groups that hold one of these rows, by their numbers in ascending order.
+        Raises: InputError.
+        """
         first = 0
         for part in self.parts:
             with ExitStack() as stack:
                 try:
                     file = stack.enter_context(pq.ParquetFile(stack.enter_context(part.open("rb"))))
-                    for batch in file.iter_batches(BATCH_ROWS, columns=columns):
-                        yield MaskRows(batch, first)
-                        first += batch.num_rows
+                    for group in range(file.num_row_groups):
+                        end = first + file.metadata.row_group(group).num_rows
+                        if near is None or bisect_left(near, first) < bisect_left(near, end):
+                            for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+                                yield MaskRows(batch, first)
+                                first += batch.num_rows
+                        first = end
                 except (OSError, pa.ArrowException) as error:
                     got = f"'{reason_of(error)[:_SHOWN_CHARACTERS]}' after {first:,} rows"
                     raise InputError(shown_path(part), got, "an undamaged Parquet file", "Make it again.") from None
@@ -97,8 +110,8 @@ def open_masks(path: Path) -> MaskFile:
     run = _object(metadata, "wyr_run", path)
     if run:
         run_from(Fields(run, f"{shown_path(path)}, footer wyr_run", InputError, _ADVICE))
-    counts = _object(metadata, "wyr_counts", path)
-    return MaskFile(path, parts, n_rows, schemas[0], _ranks(schemas[0]), about, run, counts)
+    counts, rates = (_object(metadata, key, path) for key in ("wyr_counts", "wyr_rates"))
+    return MaskFile(path, parts, n_rows, schemas[0], _ranks(schemas[0]), about, run, counts, rates)
 
 
 def _look_into(path: Path) -> tuple[pa.Schema, int, dict[bytes, bytes]]:

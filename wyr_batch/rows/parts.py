@@ -88,6 +88,7 @@ class Parts:
         self.digest: tuple[int, ...] = (0, 0, 0)
         self.finished = False
         self._keep_later = keep_later
+        self._rates: dict[str, Any] = {}
         self._paths: list[Path] = []
         self._lock: IO[str] | None = None
         self._writer: MaskWriter | None = None
@@ -212,8 +213,13 @@ class Parts:
         self._paths.append(writer.output)
         self.digest = digest
 
-    def commit(self) -> None:
-        """Finish the last part, and make the output of all parts. Raises: OutputError; parts then stay."""
+    def commit(self, rates: Mapping[str, Any] | None = None) -> None:
+        """Finish the last part, and make the output of all parts. Raises: OutputError; parts then stay.
+
+        Args:
+            rates: how fast the run was, for the footer's `wyr_rates`; see `RunStats.rates`.
+        """
+        self._rates = dict(rates or {})
         in_hand = self._writer is not None
         self.finish_part(last=True)
         self._check_there()
@@ -251,7 +257,7 @@ class Parts:
         self._paths.append(path)
 
     def _about_run(self, counts: Counts) -> dict[str, Any]:
-        return {"run": self.run, "counts": counts.as_json()}
+        return {"run": self.run, "counts": counts.as_json()} | ({"rates": self._rates} if self._rates else {})
 
     def _rename_only_part(self) -> None:
         try:

@@ -1,0 +1,174 @@
+"""What `Masker.predict` gives: one read's mask and calls, as arrays, as a row, and as a picture in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from wyr_batch.draw.html import styled_html
+from wyr_batch.draw.read import Call, DrawnRead
+from wyr_batch.explain.step import Explained
+from wyr_batch.ranks import Rank, rank_slices
+from wyr_batch.rows.columns import STATUSES
+from wyr_batch.rows.segments import find_segments, running_sum
+from wyr_batch.tokens.kmers import Tokens
+from wyr_batch.tokens.plan import Work
+
+
+class Segment(NamedTuple):
+    """A run of tokens whose mask is 0.5 or more: bases start to end, half-open, and their mean mask."""
+
+    start: int
+    end: int
+    mean: float
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Prediction:
+    """What one read's call rests on. What `run` writes as null is None here, and nan where it is a number.
+
+    Attributes:
+        status: as in the Parquet: ok, windowed, empty or failed.
+        reason: why it failed, None unless it has.
+        mask: float32 [T], one value per token, `<cls>` not counted; nan if it failed.
+        token_start: int32 [T], first base of each token.
+        rank_masks: float32 [R, T]; nan if it failed.
+        labels, masked_labels: per rank, the call on the plain and on the masked read; None if it is empty or failed.
+        probs, masked_probs: float32 [C], all classes in rank order; nan if it is empty or failed.
+        read_id: read1, read2, ... by its place among the sequences.
+        sequence: its bases, upper case.
+        ranks: their names and labels, in class order; one object for all reads.
+    """
+
+    status: str
+    reason: str | None
+    mask: npt.NDArray[np.float32]
+    token_start: npt.NDArray[np.int32]
+    rank_masks: npt.NDArray[np.float32]
+    labels: tuple[str, ...] | None
+    masked_labels: tuple[str, ...] | None
+    probs: npt.NDArray[np.float32]
+    masked_probs: npt.NDArray[np.float32]
+    read_id: str
+    sequence: str
+    ranks: tuple[Rank, ...]
+
+    @property
+    def mask_mean(self) -> float:
+        """Mean mask over tokens; nan if it is empty or failed."""
+        return float(self.mask.mean(dtype=np.float64)) if len(self.mask) else float("nan")
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The segments, as in the Parquet; none if it is empty or failed."""
+        if self.labels is None:
+            return []
+        tokens = Tokens(np.empty(0, np.int16), self.token_start, np.array([0, len(self.mask)]))
+        found = find_segments(self.mask, running_sum(self.mask), tokens, np.array([len(self.sequence)]))
+        columns = (found.start.tolist(), found.end.tolist(), found.mean.tolist())
+        return [Segment(*values) for values in zip(*columns, strict=True)]
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The calls, one a rank, with their probabilities."""
+        if self.labels is None or self.masked_labels is None:
+            return tuple(Call(rank.name, None, None, None, None) for rank in self.ranks)
+        slices = rank_slices([len(rank.labels) for rank in self.ranks])
+        calls = zip(self.ranks, slices, self.labels, self.masked_labels, strict=True)
+        return tuple(
+            Call(rank.name, label, float(self.probs[part].max()), masked, float(self.masked_probs[part].max()))
+            for rank, part, label, masked in calls
+        )
+
+    def drawn(self) -> DrawnRead:
+        """Return the read as pictures need it."""
+        shown = slice(None) if self.labels is not None else slice(0)
+        values, starts, length = self.mask[shown], self.token_start[shown], len(self.sequence)
+        return DrawnRead(self.read_id, 0, length, self.status, self.sequence, values, starts, self.calls)
+
+    def __repr__(self) -> str:
+        """Return one line: status, calls, mean mask and tokens."""
+        if self.labels is None:
+            said = [self.reason] if self.reason else []
+        else:
+            said = [f"{call.rank} {call.label} {call.prob:.2f}" for call in self.calls]
+            said.append(f"mask mean {self.mask_mean:.2f}")
+        n_tokens = len(self.mask)
+        return f"<Prediction {self.read_id}: {', '.join([self.status, *said, f'{n_tokens:,} tokens'])}>"
+
+    def _repr_html_(self) -> str:
+        """Return the read coloured by its mask, which notebooks show."""
+        return styled_html(self.drawn())
+
+
+def predictions_from(done: Explained, status: npt.NDArray[np.int8], ranks: tuple[Rank, ...]) -> list[Prediction]:
+    """Return the results of a chunk, one Prediction a read.
+
+    Args:
+        status: int8 [n], index in STATUSES.
+    """
+    slices = rank_slices([len(rank.labels) for rank in ranks])
+
+    def labels(probs: npt.NDArray[np.float32]) -> tuple[str, ...]:
+        return tuple(rank.labels[int(probs[part].argmax())] for rank, part in zip(ranks, slices, strict=True))
+
+    chunk = done.work.chunk
+    bases = chunk.bases.tobytes().decode("ascii").upper()
+    token_bounds, base_bounds = (pairwise(offsets.tolist()) for offsets in (done.work.tokens.offsets, chunk.offsets))
+    predictions = []
+    for i, (read_id, (start, end), (first, last)) in enumerate(
+        zip(chunk.ids.to_pylist(), token_bounds, base_bounds, strict=True)
+    ):
+        name = STATUSES[status[i]]
+        explained = name not in ("empty", "failed")
+        numbers = (done.mask[start:end], done.rank_masks[:, start:end], done.probs[i], done.masked_probs[i])
+        mask, rank_masks, probs, masked_probs = (
+            values if explained else np.full_like(values, np.nan) for values in numbers
+        )
+        predictions.append(
+            Prediction(
+                status=name,
+                reason=done.failed.get(i),
+                mask=mask,
+                token_start=done.work.tokens.starts[start:end],
+                rank_masks=rank_masks,
+                labels=labels(probs) if explained else None,
+                masked_labels=labels(masked_probs) if explained else None,
+                probs=probs,
+                masked_probs=masked_probs,
+                read_id=read_id,
+                sequence=bases[first:last],
+                ranks=ranks,
+            )
+        )
+    return predictions
+
+
+def explained_from(predictions: Sequence[Prediction], work: Work, n_ranks: int, n_classes: int) -> Explained:
+    """Return predictions as the results of a chunk: the inverse of `predictions_from`.
+
+    Args:
+        work: the reads as they were planned when they were explained.
+    """
+
+    def joined(parts: list[npt.NDArray[np.float32]], size: int) -> npt.NDArray[np.float32]:
+        """Return parts [size, *] as one, those of reads without a result as zeros."""
+        values = np.concatenate([np.zeros((size, 0), np.float32), *parts], axis=1)
+        return np.where(np.isnan(values), np.float32(0), values)
+
+    return Explained(
+        work=work,
+        mask=joined([read.mask[None] for read in predictions], 1)[0],
+        rank_masks=joined([read.rank_masks for read in predictions], n_ranks),
+        explained_ids=np.full((len(predictions), n_ranks), -1, np.int32),
+        probs=joined([read.probs[:, None] for read in predictions], n_classes).T,
+        masked_probs=joined([read.masked_probs[:, None] for read in predictions], n_classes).T,
+        failed={i: read.reason or "" for i, read in enumerate(predictions) if read.status == "failed"},
+        n_run_tokens=0,
+        n_padded_tokens=0,
+    )
