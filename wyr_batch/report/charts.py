@@ -51,22 +51,20 @@ def _counts(found: Sequence[Sequence[int]], first: int, unit: int, x_label: str,
         first: the least number that occurs.
         unit: what a number stands for on the axis.
     """
-    n = max((_end(counts) for counts in found), default=0)
-    width = max(1, -(-(n - first) // _MOST_BARS))
-    n_bars = max(1, -(-(n - first) // width))
-    shares = []
-    for counts in found:
-        binned = [sum(counts[first + i * width : first + (i + 1) * width]) for i in range(n_bars)]
-        beyond = sum(counts[first + n_bars * width :])
-        shares.append(_shares([*binned, beyond] if any(len(c) > first + n_bars * width for c in found) else binned))
-    n_all = max((len(share) for share in shares), default=0)
-    edges = [first + (i - 0.5) * width for i in range(n_all + 1)]
-    has_beyond = n_all > n_bars
-    last = first + n_bars * width
-    labelled = {v: f"{v * unit:,.0f}" for v in ticks(last, 6) if first <= v <= last - width and v == int(v)}
-    if has_beyond:
-        labelled = {v: label for v, label in labelled.items() if v < last - 0.08 * n_all * width}
-        labelled[edges[-2] + 0.5 * width] = f"≥{last * unit - unit + 1:,}" if unit > 1 else f"≥{last:,}"
+    n = max(first + 1, *(_end(counts) for counts in found))
+    width = -(-(n - first) // _MOST_BARS)
+    starts = range(first, n, width)
+    last = starts[-1] + width
+    beyond = [sum(counts[last:]) for counts in found] if any(sum(counts[last:]) for counts in found) else []
+    shares = [
+        _shares([*(sum(counts[start : start + width]) for start in starts), *beyond[i : i + 1]])
+        for i, counts in enumerate(found)
+    ]
+    edges = [start - 0.5 for start in (*starts, last, *([last + width] if beyond else []))]
+    room = 0.08 * (edges[-1] - edges[0]) if beyond else 0
+    labelled = {v: f"{v * unit:,.0f}" for v in ticks(last, 6) if first <= v < last - room and v == int(v)}
+    if beyond:
+        labelled[(edges[-1] + edges[-2]) / 2] = f"≥{(last - 1) * unit + 1:,}"
     return _distribution(shares, edges, labelled, x_label, y_label)
 
 
