@@ -3,9 +3,9 @@
     python -m benchmarks.speed.tracks -o benchmarks/results/tracks.json
 
 Reads of 150 bp at random places of a random genome, both strands: 90 in a hundred aligned whole, 7 with an insertion
-and a deletion, 3 in two parts, of which the second is a supplementary alignment; then the same without such reads. Masks
-are random numbers, a token each. `correct`: the track is within 1e-6 of sums that are worked out here for the whole
-genome at once; the BAM has all records, and a tag a read.
+and a deletion, 3 in two parts, of which the second is a supplementary alignment; then the same without such reads. The
+masks are random numbers, a token each. `correct`: the track is within 1e-6 of sums that are worked out here for the
+whole genome at once; the BAM has all records, and a tag a read.
 """
 
 from __future__ import annotations
