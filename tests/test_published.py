@@ -4,6 +4,7 @@ code's own (see tests/data/README.md)."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,3 +83,19 @@ def test_run_gives_the_published_probabilities(runtime: str, bundle: Path, tmp_p
             wanted = dict(zip(rank["labels"], expected[f"probs_{r}"][i], strict=True))
             found = {top["label"]: top["prob"] for top in row[f"{rank['name']}_top"]}
             assert found == pytest.approx(wanted, abs=2e-5), (row["read_id"], rank["name"])
+
+
+def test_converted_masks_are_the_json_of_the_published_script(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = tmp_path / "masks.parquet"
+    words = ["run", str(DATA / "sequences.fasta"), "-m", str(bundle), "--runtime", "torch", "-k", "5"]
+    assert main([*words, "-o", str(masks), "-q"]) == 0
+    assert main(["convert", str(masks), "--to", "microbert-json", "-q"]) == 0
+    made = capsys.readouterr().out
+    expected = (DATA / "expected_predictions.json").read_text()
+    number = re.compile(r"(?<=\"probability\": )\S+")
+    assert number.sub("P", made).strip() == number.sub("P", expected).strip()
+    found, wanted = ([float(text) for text in number.findall(text)] for text in (made, expected))
+    assert found == pytest.approx(wanted, abs=2e-5)
+    assert json.loads(made)[5][0]["topk_predictions"][0]["probability"] == found[50]

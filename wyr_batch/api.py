@@ -37,6 +37,7 @@ from wyr_batch.reads.stream import InputWatch, check_distinct, check_readable, r
 from wyr_batch.rows.columns import STATUSES, RowBuilder
 from wyr_batch.rows.counts import Counts
 from wyr_batch.rows.folder import check_output, parts_folder
+from wyr_batch.rows.kreport import is_kreport
 from wyr_batch.rows.parts import Parts
 from wyr_batch.tokens.plan import Planner
 
@@ -122,13 +123,15 @@ def check_run_outputs(
     config: RunConfig,
     *,
     json_path: Path | None = None,
+    report_path: Path | None = None,
     log_path: Path | None = None,
     infile_list: Path | None = None,
 ) -> None:
     """Refuse a run whose outputs would harm something, before any work.
 
     Args:
-        json_path, log_path: more files that the caller will write: a summary, and messages that are appended.
+        json_path, report_path, log_path: more files that the caller will write: a summary, reads by clade, and messages
+            that are appended.
         infile_list: a file that names the inputs.
     Raises: UsageError, OutputError.
     """
@@ -136,19 +139,24 @@ def check_run_outputs(
     if not config.is_dataset:
         outputs.append(Output("-o, its parts in", parts_folder(config.output), FOLDER))
     outputs += [Output("--json", json_path, TEXT)] if json_path else []
+    outputs += [Output("--report", report_path, TEXT)] if report_path else []
     outputs += [Output("--log", log_path, TEXT)] if log_path else []
     sources = [Source("the input", path) for path in config.inputs if path == "-" or not is_folder(path)]
     sources.append(Source("the bundle", config.model or starter_path()))
     sources += [Source("the list of inputs", infile_list)] if infile_list else []
     check_outputs(outputs, sources)
     check_output(config.output, config.is_dataset, config.overwrite or config.resume)
-    if json_path and not config.overwrite and is_file(json_path, OutputError) and not _is_summary(json_path):
-        raise OutputError(
-            f"--json {shown_path(json_path)}",
-            "a file that exists and is no summary of a run",
-            "a new name",
-            "Use --overwrite to replace it.",
-        )
+    for flag, path, is_ours, what in (
+        ("--json", json_path, _is_summary, "summary of a run"),
+        ("--report", report_path, is_kreport, "report of this tool"),
+    ):
+        if path and not config.overwrite and is_file(path, OutputError) and not is_ours(path):
+            raise OutputError(
+                f"{flag} {shown_path(path)}",
+                f"a file that exists and is no {what}",
+                "a new name",
+                "Use --overwrite to replace it.",
+            )
 
 
 def _is_summary(path: Path) -> bool:

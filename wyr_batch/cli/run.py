@@ -26,6 +26,7 @@ _GROUPS = {
         "rank_masks",
         "top_k",
         "sequences",
+        "report_path",
         "json_path",
         "part_s",
     ),
@@ -93,6 +94,12 @@ _GROUPS = {
     help="Run on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT. Without ADDRESS, on the cluster that Ray "
     "finds, or a new one on this machine.",
 )
+@click.option(
+    "--report",
+    "report_path",
+    type=NamedPath(),
+    help="Write the reads by clade to this file, in the style of Kraken's report.",
+)
 @click.option("--json", "json_path", type=NamedPath(), help="Write a summary of the run to this file.")
 @click.option("--log", "log_path", type=NamedPath(), help="Also append messages to this file.")
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
@@ -102,6 +109,7 @@ def command(
     files: tuple[str, ...],
     infile_list: Path | None,
     output: str,
+    report_path: Path | None,
     json_path: Path | None,
     log_path: Path | None,
     quiet: bool,
@@ -134,7 +142,7 @@ def command(
     config = RunConfig(
         inputs=input_list(files, infile_list), output=Path(output), dataset=output.endswith(os.sep), **options
     )
-    check_run_outputs(config, json_path=json_path, log_path=log_path, infile_list=infile_list)
+    check_run_outputs(config, json_path=json_path, report_path=report_path, log_path=log_path, infile_list=infile_list)
     log.set_up(quiet, verbose, log_path)
     keep_freed_memory()
     with stop_on_signal() as check:
@@ -142,6 +150,12 @@ def command(
     log.logger.info("%s -> %s", stats.closing_line(), shown_path(config.output))
     for reason, n in stats.counts.failures.most_common():
         log.logger.warning("%s reads failed: %s", f"{n:,}", reason)
+    if report_path:
+        from wyr_batch.convert.conversion import Conversion
+        from wyr_batch.convert.kreport import write_kreport
+        from wyr_batch.masks.file import open_masks
+
+        write_kreport(Conversion(open_masks(config.output), (), report_path))
     if json_path:
         write_whole(json_path, summary_json(stats, config))
     return 3 if stats.n_failed else 0

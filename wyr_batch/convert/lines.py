@@ -23,10 +23,10 @@ _BREAKS_FIELDS = r"[\x00-\x1f\x7f]"
 def pieces(masks: MaskFile, columns: Sequence[str]) -> Iterator[MaskRows]:
     """Yield the rows of a masks file in order, each time so few that their text is small; a long read is one alone."""
     for rows in masks.rows(list(dict.fromkeys([*columns, "n_tokens"]))):
-        yield from cut_rows(rows, np.nan_to_num(rows.numbers("n_tokens").astype(np.float64)))
+        yield from cut_rows(rows, np.nan_to_num(rows.numbers("n_tokens").astype(np.float64)), MOST_TOKENS)
 
 
-def cut_rows(rows: MaskRows, sizes: npt.NDArray[Any], most: int = MOST_TOKENS) -> Iterator[MaskRows]:
+def cut_rows(rows: MaskRows, sizes: npt.NDArray[Any], most: int) -> Iterator[MaskRows]:
     """Yield rows in pieces whose sizes add up to `most` at most, but of one row at least; sizes: numbers [n]."""
     sums = np.cumsum(sizes)
     start = 0
@@ -107,11 +107,6 @@ def field_texts(rows: MaskRows, column: str, masks: MaskFile) -> pa.Array:
 def _odd_text(texts: pa.Array, i: int, column: str, expected: str, rows: MaskRows, masks: MaskFile) -> InputError:
     where = f"{masks.shown}, column {column}, row {rows.first + i + 1:,}"
     return InputError(where, shown(texts[i].as_py()), expected, "Change it in the masks file.")
-
-
-def list_lengths(offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return how long each list is."""
-    return np.diff(offsets)
 
 
 def copies(column: pa.Array, offsets: npt.NDArray[np.int64]) -> pa.Array:

@@ -4,7 +4,8 @@
 
 A clade is a path of calls from the coarsest rank on. Labels of a classifier have no NCBI taxids, and none are claimed:
 a clade's number is 1,000,000,000 or more, where NCBI has none, and follows from ranks and labels alone, so that a clade
-has one number in the reports of all samples.
+has one number in the reports of all samples. Heads do not see one another, so a label may come up below several others;
+its largest clade has its name, and the names of the others say below what they are, for some tools go by names.
 
 Source: Kraken 2's manual, "Sample Report Output Format"; KrakenUniq numbers what has no taxid from 1,000,000,000 on.
 """
@@ -41,7 +42,7 @@ def kreport(ranks: Sequence[str], counts: Mapping[Clade, int]) -> str:
             in_clade[clade[:depth]] += n
             children[clade[: depth - 1]].add(clade[:depth])
     taxids = clade_taxids(ranks, in_clade)
-    codes = rank_codes(ranks)
+    names, codes = _names(in_clade), rank_codes(ranks)
 
     def line(n: int, direct: int, code: str, taxid: int, name: str, depth: int) -> str:
         return f"{100 * n / max(n_reads, 1):6.2f}\t{n}\t{direct}\t{code}\t{taxid}\t{'  ' * depth}{name}\n"
@@ -49,13 +50,28 @@ def kreport(ranks: Sequence[str], counts: Mapping[Clade, int]) -> str:
     def below(parent: Clade) -> Iterator[str]:
         for clade in sorted(children[parent], key=lambda child: (-in_clade[child], child)):
             depth = len(clade)
-            yield line(in_clade[clade], counts.get(clade, 0), codes[depth - 1], taxids[clade], clade[-1], depth)
+            yield line(in_clade[clade], counts.get(clade, 0), codes[depth - 1], taxids[clade], names[clade], depth)
             yield from below(clade)
 
     n_unclassified = counts.get((), 0)
     unclassified = line(n_unclassified, n_unclassified, "U", 0, "unclassified", 0)
     root = line(n_reads - n_unclassified, 0, ROOT_CODE, _ROOT_TAXID, "root", 0)
     return unclassified + root + "".join(below(()))
+
+
+def _names(in_clade: Mapping[Clade, int]) -> dict[Clade, str]:
+    """Return the name of each clade, told apart from others of its rank.
+
+    >>> _names({("A", "x"): 5, ("B", "x"): 2})
+    {('A', 'x'): 'x', ('B', 'x'): 'x [B]'}
+    """
+    names: dict[Clade, str] = {}
+    taken: set[tuple[int, str]] = set()
+    for clade in sorted(in_clade, key=lambda clade: (-in_clade[clade], clade)):
+        *above, label = clade
+        names[clade] = f"{label} [{'; '.join(above)}]" if (len(clade), label) in taken else label
+        taken.add((len(clade), label))
+    return names
 
 
 def clade_taxids(ranks: Sequence[str], clades: Iterable[Clade]) -> dict[Clade, int]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from wyr_batch.checks.files import is_file, shown_path
+from wyr_batch.checks.files import exists, is_file, shown_path
 from wyr_batch.checks.outputs import FILE, TEXT, Output, Source, check_outputs
 from wyr_batch.cli.interrupt import end_on_signal
 from wyr_batch.cli.log import set_up
 from wyr_batch.cli.params import GroupedCommand, NamedPath
-from wyr_batch.errors import OutputError, UsageError
+from wyr_batch.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from wyr_batch.masks.file import MaskFile
@@ -158,7 +158,7 @@ def check_files(
     """Refuse outputs that would harm something, or that exist, before any work. Raises: UsageError, OutputError."""
     outputs = [] if output == _STDOUT and form.is_text else [Output("-o", output, TEXT if form.is_text else FILE)]
     sources = [Source("MASKS", masks.path)]
-    sources += [Source("the input", path) for path in reads or masks.footer.get("inputs", ())]
+    sources += [Source("the input", path) for path in reads or masks.footer.get("inputs", ()) if _is_in_sight(path)]
     for name, value in options.items():
         if isinstance(value, Path) and name in form.writes:
             outputs.append(Output(_flag(name), value, TEXT))
@@ -168,6 +168,14 @@ def check_files(
     for found in outputs:
         if not overwrite and is_file(found.path, OutputError):
             raise OutputError(found.shown, "a file that exists", "a new name", "Use --overwrite to replace it.")
+
+
+def _is_in_sight(path: str) -> bool:
+    """True if a file may be looked at; where somebody else's reads lay need not be."""
+    try:
+        return exists(path)
+    except InputError:
+        return False
 
 
 def _flag(name: str) -> str:
