@@ -37,7 +37,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wyr_batch import RunConfig, run
-from wyr_batch.aligned import tally
+from wyr_batch.aligned import bigwig, tally
 from wyr_batch.cli import main
 from wyr_batch.convert.bam import with_program
 
@@ -216,6 +216,24 @@ def test_an_older_tag_is_replaced_or_taken_away(tmp_path: Path) -> None:
     assert [line.split("\t")[14:] for line in lines] == [["wm:B:C" + ",64" * 6], [], []]
 
 
+@pytest.mark.parametrize("form", ["sam", "cram"])
+def test_other_formats_give_what_bam_does(form: str, tmp_path: Path) -> None:
+    header, records = random_records(random.Random(5), 30)
+    masks = write_alignments(tmp_path / "in.bam", header, records)
+    words = ["-O", "cram", "--output-fmt-option", "no_ref=1"] if form == "cram" else ["-h"]
+    pysam.view(*words, "-o", str(tmp_path / f"in.{form}"), str(tmp_path / "in.bam"), catch_stdout=False)
+    for to in ("bam", "reference"):
+        for name in ("in.bam", f"in.{form}"):
+            output = tmp_path / f"{name}.{'bam' if to == 'bam' else 'bedgraph'}"
+            assert convert(masks, "--to", to, "--reads", tmp_path / name, "-o", output) == 0
+    assert (tmp_path / f"in.{form}.bedgraph").read_bytes() == (tmp_path / "in.bam.bedgraph").read_bytes() != b""
+    lines = [pysam.view(str(tmp_path / f"{name}.bam")).splitlines() for name in ("in.bam", f"in.{form}")]
+    tags = [[line.partition("\twm:")[2] for line in written] for written in lines]
+    assert tags[0] == tags[1]
+    assert any(tags[0])
+    assert [line.partition("\twm:")[0] for line in lines[1]] == pysam.view(str(tmp_path / f"in.{form}")).splitlines()
+
+
 def test_padding_has_neither_bases_nor_places(tmp_path: Path) -> None:
     read = Read("padded", 0, "ACGNNN", [1, 1, 1, 0, 0.5, 1])
     masks = write_alignments(tmp_path / "in.bam", HEADER, [flat_record("3M2P1I1N2M", read=read)])
@@ -375,6 +393,9 @@ def test_outputs_are_checked_before_any_work(
     assert "this output is no stream" in said("bam")
     (tmp_path / "device.bw").symlink_to("/dev/null")
     assert "a device" in said("reference", "-o", tmp_path / "device.bw")
+    with monkeypatch.context() as patch:
+        patch.setattr(bigwig, "_SPARE_BYTES", 1 << 60)
+        assert "MB of free space, expected 1,0" in said("reference", "-o", tmp_path / "out.bw")
     monkeypatch.setitem(sys.modules, "pyBigWig", None)
     assert "pip install 'wyr-batch[bigwig]'" in said("reference", "-o", tmp_path / "out.bw")
 

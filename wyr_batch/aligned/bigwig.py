@@ -1,4 +1,8 @@
-"""bigWig files, through libBigWig."""
+"""bigWig files, through libBigWig.
+
+Where the library cannot write, it says nothing, or waits for ever. So there is a look at the space before each piece,
+and at the file afterwards. Not handled: a quota, which is no lack of space.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ from wyr_batch.aligned.runs import Runs
 from wyr_batch.checks.files import shown_path, whole_file
 from wyr_batch.errors import MissingExtraError, OutputError
 
-_AT_ONCE = 50_000
+_AT_ONCE, _SPARE_BYTES = 50_000, 64 << 20
+_ADVICE = "Make room, or name another place."
 
 
 def import_pybigwig() -> Any:
@@ -34,12 +39,12 @@ def bigwig_output(path: Path, genome: Genome) -> Iterator[Callable[[Runs], None]
     library, n_bases = import_pybigwig(), 0
     with whole_file(path) as partial:
         file = _open(library, partial, "w", path)
-        file.addHeader(list(zip(genome.names, genome.lengths.tolist(), strict=True)))
 
         def add(runs: Runs) -> None:
             nonlocal n_bases
             for i, part in runs.by_sequence():
                 for start in range(part.start, part.stop, _AT_ONCE):
+                    _check_space(partial, path)
                     some = slice(start, min(start + _AT_ONCE, part.stop))
                     names = [genome.names[i]] * (some.stop - some.start)
                     starts, ends, values = (a[some].tolist() for a in (runs.starts, runs.ends, runs.values))
@@ -47,20 +52,41 @@ def bigwig_output(path: Path, genome: Genome) -> Iterator[Callable[[Runs], None]
             n_bases += int((runs.ends - runs.starts).sum())
 
         try:
+            file.addHeader(list(zip(genome.names, genome.lengths.tolist(), strict=True)))
             yield add
+        except RuntimeError as error:
+            raise OutputError(shown_path(path), f"'{error}'", "a place with space", _ADVICE) from None
         finally:
             file.close()
-        # libBigWig says nothing of a disk that was full.
         written = _open(library, partial, "r", path)
         n_written = written.header()["nBasesCovered"]
         written.close()
         if n_written != n_bases:
             got = f"{n_written:,} bases in the file that was written"
-            raise OutputError(shown_path(path), got, f"{n_bases:,}", "Make room, or name another place.")
+            raise OutputError(shown_path(path), got, f"{n_bases:,}", _ADVICE)
 
 
 def _open(library: Any, partial: Path, mode: str, path: Path) -> Any:
+    if not _is_utf8(partial):  # the library would crash
+        raise OutputError(shown_path(path), "a path that is not UTF-8", "one that is", "Write to another folder.")
     try:
         return library.open(os.fspath(partial), mode)
-    except (RuntimeError, UnicodeEncodeError) as error:
+    except RuntimeError as error:
         raise OutputError(shown_path(path), f"'{error}'", "a place where bigWig can be written") from None
+
+
+def _check_space(partial: Path, path: Path) -> None:
+    """Raise OutputError unless there is as much space as the file has taken, which the end of it stays below."""
+    status = os.statvfs(partial)
+    free, needed = status.f_bavail * status.f_frsize, partial.stat().st_size + _SPARE_BYTES
+    if free < needed:
+        got, expected = f"{free >> 20:,} MB of free space", f"{needed >> 20:,} MB"
+        raise OutputError(shown_path(path), got, expected, _ADVICE)
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

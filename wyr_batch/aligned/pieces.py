@@ -23,7 +23,6 @@ from wyr_batch.aligned.placed import SUPPLEMENTARY, Piece, check_placed, has_pla
 from wyr_batch.aligned.records import AlignedMasks, Matched, matched_records, open_records, records_of
 from wyr_batch.aligned.scratch import read_scratch, scratch_bam, sort_scratch, strip, values_of
 from wyr_batch.aligned.supplementary import key_of, with_masks
-from wyr_batch.reads.alignments import quiet_pysam
 from wyr_batch.tokens.kmers import Int64s
 
 
@@ -60,7 +59,7 @@ def first_look(source: AlignedMasks, min_mapq: int) -> FirstLook:
     """Read all records once. Raises: InputError."""
     keys = array("q")
     is_sorted, before = True, (0, 0)
-    with open_records(source) as file, quiet_pysam():
+    with open_records(source) as file:
         for record in records_of(file, source):
             if has_place(record, min_mapq):
                 place = (record.reference_id, record.reference_start)
@@ -120,10 +119,9 @@ def _sorted(
                             out_split.write(strip(record, values))
                         if counts:
                             out.write(strip(record, oriented(record, values), "*"))
-        with quiet_pysam():
-            for record, values in with_masks(read_scratch(sort_scratch(waiting, by_name=True)), census.lost):
-                out.write(strip(record, values, "*"))
-                census.n_supplementary += 1
+        for record, values in with_masks(read_scratch(sort_scratch(waiting, by_name=True)), census.lost):
+            out.write(strip(record, values, "*"))
+            census.n_supplementary += 1
     for record in read_scratch(sort_scratch(whole)):
         yield piece_of(record, values_of(record), genome)
 
@@ -140,7 +138,6 @@ def _are_split(batch: Matched, split: Int64s) -> list[bool]:
     """Return for each record whether its read has supplementary alignments, or (rarely) only a key of such a one."""
     if not len(split):
         return [False] * len(batch.records)
-    with quiet_pysam():
-        keys = np.array([key_of(record) for record in batch.records], np.int64)
+    keys = np.array([key_of(record) for record in batch.records], np.int64)
     found: list[bool] = (split[np.searchsorted(split, keys).clip(max=len(split) - 1)] == keys).tolist()
     return found

@@ -110,14 +110,14 @@ def aligned_masks(masks: MaskFile, reads: Sequence[str] = (), column: str = "mas
 
 @contextmanager
 def open_records(source: AlignedMasks) -> Iterator[Any]:
-    """Open the input as a pysam.AlignmentFile. Raises: InputError."""
-    try:
-        with quiet_pysam():
+    """Open the input as a pysam.AlignmentFile; meanwhile pysam is quiet and escapes names. Raises: InputError."""
+    with quiet_pysam():
+        try:
             file = pysam.AlignmentFile(source.path, "r", check_sq=False)
-    except (OSError, ValueError) as error:
-        raise InputError(source.shown, f"'{error}'", f"{source.form} data", CUT) from None
-    with file:
-        yield file
+        except (OSError, ValueError) as error:
+            raise InputError(source.shown, f"'{error}'", f"{source.form} data", CUT) from None
+        with file:
+            yield file
 
 
 def records_of(file: Any, source: AlignedMasks) -> Iterator[Any]:
@@ -126,8 +126,7 @@ def records_of(file: Any, source: AlignedMasks) -> Iterator[Any]:
     n_records = 0
     while True:
         try:
-            with quiet_pysam():
-                batch = list(itertools.islice(stream, _BATCH_RECORDS))
+            batch = list(itertools.islice(stream, _BATCH_RECORDS))
         except (OSError, ValueError) as error:
             where, got = f"{source.shown}, after record {n_records:,}", f"an unreadable record ({error})"
             raise InputError(where, got, f"{source.form} data", CUT) from None
@@ -192,8 +191,7 @@ def _matched(records: list[Any], rows: MaskRows, source: AlignedMasks) -> Matche
 
 def _check_same(primary: list[Any], rows: MaskRows, source: AlignedMasks) -> None:
     """Raise InputError unless each primary record has the name, mate and length of its row."""
-    with quiet_pysam():
-        names = pa.array([record.query_name or "*" for record in primary], pa.string())
+    names = pa.array([record.query_name or "*" for record in primary], pa.string())
     lengths = np.array([record.query_length for record in primary], np.int64)
     if source.interleaved:
         mates = 1 + np.arange(rows.first, rows.first + len(rows)) % 2

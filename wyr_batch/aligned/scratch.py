@@ -16,7 +16,6 @@ from pysam.utils import SamtoolsError
 from wyr_batch.aligned.genome import Genome
 from wyr_batch.checks.files import shown_path
 from wyr_batch.errors import OutputError
-from wyr_batch.reads.alignments import quiet_pysam
 from wyr_batch.tokens.windows import Float32s
 
 SORT_MEMORY = "256M"
@@ -48,10 +47,11 @@ def values_of(record: Any) -> Float32s:
 def sort_scratch(path: Path, *, by_name: bool = False) -> Path:
     """Return the file with its records sorted; the other one is removed. Raises: OutputError."""
     result = path.with_suffix(".sorted.bam")
-    options = [*(["-n"] if by_name else []), "-m", SORT_MEMORY, "-l", "1"]
-    paths = ["-T", os.fspath(path.with_suffix("")), "-o", os.fspath(result), os.fspath(path)]
+    words = [*(["-n"] if by_name else []), "-m", SORT_MEMORY, "-l", "1"]
+    paths: list[str | Path] = ["-T", path.with_suffix(""), "-o", result, path]
+    sort: Any = pysam.sort
     try:
-        pysam.sort(*options, *paths)
+        sort(*words, *map(os.fsencode, paths))  # as bytes: a folder's name may be no UTF-8
     except SamtoolsError as error:
         got, expected = f"'{str(error).strip()}' from samtools sort", "a folder with space"
         raise OutputError(shown_path(path.parent.parent), got, expected, "Make room, or name another.") from None
@@ -61,7 +61,5 @@ def sort_scratch(path: Path, *, by_name: bool = False) -> Path:
 
 def read_scratch(path: Path) -> Iterator[Any]:
     """Yield the records of a scratch file."""
-    with quiet_pysam():
-        file = pysam.AlignmentFile(os.fspath(path), "rb", check_sq=False)
-    with file:
+    with pysam.AlignmentFile(os.fspath(path), "rb", check_sq=False) as file:
         yield from file.fetch(until_eof=True)
