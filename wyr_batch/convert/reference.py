@@ -102,10 +102,9 @@ def _track(path: Path, genome: Genome) -> Iterator[Callable[[Runs], None]]:
 
 def _scratch_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
     """Return a folder beside an output, which the user knows to have space; of a stream, where the system has it."""
-    beside = os.path.dirname(os.path.realpath(output)) if output.is_file() or not output.exists() else None
-    return tempfile.TemporaryDirectory(
-        prefix=".wyr-batch-", suffix=".partial", dir=None if output == STDOUT else beside
-    )
+    is_stream = output == STDOUT or (output.exists() and not output.is_file())
+    folder = None if is_stream else os.path.dirname(os.path.realpath(output))
+    return tempfile.TemporaryDirectory(prefix=".wyr-batch-", suffix=".partial", dir=folder)
 
 
 def _report(census: Census, shown: str) -> None:
