@@ -84,12 +84,12 @@ def run(
             engines = [stack.enter_context(engine) for engine in open_engines(bundle, config.engine_request)]
         devices = ", ".join(dict.fromkeys(engine.device for engine in engines))
         stats = RunStats(engines[0].runtime, devices, engines[0].dtype)
-        planner = job.planner(engines[0])
+        planner, steps = job.planner(engines[0]), job.steps(engines, check)
         job.log_plan(stats, planner.batch_tokens, config.n_threads)
         parts = job.open_parts(stats)
         if parts.finished:
             return stats
-        _explain_all(job, planner, job.steps(engines, check), parts, stats, progress, overlapped, check)
+        _explain_all(job, planner, steps, parts, stats, progress, overlapped, check)
         stats.finish()
     if parts.counts.n_reads != stats.n_reads:
         raise AssertionError(f"{config.output}: {parts.counts.n_reads} rows of {stats.n_reads} reads")
