@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -170,6 +171,19 @@ def ratios(rates: Sequence[float], others: Sequence[float]) -> list[float]:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Return median, least and most."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+@contextmanager
+def repeats_computed() -> Iterator[None]:
+    """Compute every read by itself within the `with`, also those that repeat others."""
+    from wyr_batch.tokens import plan
+
+    found = plan.find_repeats
+    plan.find_repeats = lambda tokens, runnable: found(tokens, np.zeros_like(runnable))
+    try:
+        yield
+    finally:
+        plan.find_repeats = found
 
 
 # Simulated reads

@@ -130,15 +130,18 @@ def check_graph(model: onnx.ModelProto, path: Path) -> None:
         raise ModelError(path, f"'{error}'", "valid ONNX", "Please report it.") from None
 
 
-def runner_from_onnx(path: Path, threads: int | None = None) -> Callable[[Int32s, Int32s], dict[str, Any]]:
+def runner_from_onnx(
+    path: Path, threads: int | None = None, masked_calls: bool = True
+) -> Callable[[Int32s, Int32s], dict[str, Any]]:
     """Open a file in ONNX Runtime on the CPU.
 
     Args:
         threads: within an operation; None takes the CPUs the process may use.
-    Returns: a function of int32 input_ids [B, T] and explain_ids [B, R] that gives the five outputs by name.
+        masked_calls: with the second pass.
+    Returns: a function of int32 input_ids [B, T] and explain_ids [B, R] that gives the outputs by name.
     Raises: MissingExtraError without onnxruntime; ModelError if it cannot load the file.
     """
-    session = open_session(path, threads or available_cpus())
+    session = open_session(path, threads or available_cpus(), masked_calls)
     names = [output.name for output in session.get_outputs()]
 
     def run(input_ids: Int32s, explain_ids: Int32s) -> dict[str, Any]:

@@ -57,6 +57,8 @@ def export_bundle(
     threads: int | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
+    reads_s: float = math.inf,
+    show_bar: bool = False,
 ) -> Bundle:
     """Export two checkpoints as a bundle whose every file and runtime is proven against float32 torch.
 
@@ -73,6 +75,8 @@ def export_bundle(
         threads: for ONNX Runtime within an operation; None leaves the choice to it.
         overwrite: replace an existing bundle; a directory that is none, or holds files of others, is never replaced.
         progress: called with one line as each step starts.
+        reads_s: seconds that the proof of each form may take for `reads`, see `wyr_batch.proof.compare`.
+        show_bar: show how far each proof is.
     Raises: UsageError for numbers or a name that no bundle has; OutputError if `output` exists; ModelError if a
         checkpoint is not right, if the two do not belong together, or if the exported graph differs from torch.
     """
@@ -108,7 +112,9 @@ def export_bundle(
                 module = graph_module(explanandum, explainer, max_tokens, dtype)
                 onnx_from_torch(module, partial / FILES[dtype], compact=compact)
         reference = Fused(explanandum, explainer).eval()
-        records, speeds = prove(partial, reference, max_tokens, dtypes, reads, threads, progress)
+        records, speeds = prove(
+            partial, reference, max_tokens, dtypes, reads, threads, progress, reads_s=reads_s, show_bar=show_bar
+        )
         _keep_out_failures(partial, output, records, dtypes, progress)
         progress("writing bundle.json")
         proofs = {

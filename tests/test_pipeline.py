@@ -29,6 +29,11 @@ READS = st.lists(st.text("ACGTACGTACGTN", max_size=200), min_size=1, max_size=8)
 PREDICTED = np.full(2, -1, np.int32)
 
 
+def different(i: int) -> str:
+    """Return six bases that no other i below 4,096 has."""
+    return "".join("ACGT"[i >> 2 * place & 3] for place in range(6))
+
+
 def rows_of(reads: list[str], batch_tokens: int = 64, explain: np.ndarray = PREDICTED, **options: object) -> pa.Table:
     step = ExplainStep(ToyEngine(), explain)
     planner = Planner(window_tokens=10, overlap_tokens=2, batch_tokens=batch_tokens, min_length=3)
@@ -230,7 +235,7 @@ class LimitedEngine(ToyEngine):
 
 
 def test_out_of_memory_halves_batches_and_remembers() -> None:
-    reads = ["ACGTAC" * (2 + i % 7) for i in range(60)]
+    reads = ["ACGTAC" * (1 + i % 7) + different(i + 1) for i in range(60)]
     work = Planner(10, 2, 512).plan(ReadChunk.from_sequences(reads))
     engine = LimitedEngine(most_tokens=100)
     step = ExplainStep(engine, PREDICTED)
@@ -288,6 +293,6 @@ def test_a_read_that_fails_alone_is_a_row_with_its_reason(engine: LimitedEngine,
 
 
 def test_an_engine_that_only_fails_ends_the_run() -> None:
-    work = Planner(60, 2, 64).plan(ReadChunk.from_sequences(["AAAAAA"] * 200))
+    work = Planner(60, 2, 64).plan(ReadChunk.from_sequences(["AAAAAA" + different(i) for i in range(200)]))
     with pytest.raises(EngineError, match="a kernel failed"):
         ExplainStep(LimitedEngine(10_000), PREDICTED)(work)

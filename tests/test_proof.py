@@ -80,3 +80,56 @@ def test_proof_finds_outputs_that_depend_on_padding() -> None:
         return out._replace(mask=out.mask * np.float32(1 - 2e-5 * (len(ids) == 1) * (ids[0, 0] == 3)))
 
     assert any(failure.startswith("padding:") for failure in judged(leaky).failures)
+
+
+def test_reads_stop_at_the_time_limit_but_never_the_batches_of_every_size() -> None:
+    reads, shares, asked = [[6, 7, 4106]] * 9, list[float](), list[tuple[int, ...]]()
+    run = torch_runner(toy_fused())
+
+    def watched(ids: np.ndarray, explain: np.ndarray) -> Any:
+        asked.append(ids.shape)
+        return run(ids, explain)
+
+    record = judged(watched, reads=reads, reads_s=-1.0, show=shares.append)
+    assert (record.verdict, record.n_given_reads, record.n_whole_reads) == ("passed", 9, 0)
+    assert (record.lengths, record.batch_sizes) == ((7, 65, 70), (1, 3))
+    assert {(n_rows, length) for n_rows in (1, 3) for length in (7, 65, 70)} <= set(asked)
+    assert record.n_reads == 3 * (1 + 3 + 3)
+    assert shares == sorted(shares)
+    assert judged(run, reads=reads, show=shares.append).n_whole_reads == 9
+    assert shares[-1] == 1
+
+
+def test_a_way_whose_labels_differ_is_judged_by_all_reads() -> None:
+    """Calls are wrong in the batches of every size and right in the reads: the time limit is no excuse."""
+    run = torch_runner(toy_fused())
+
+    def wrong_at_first(ids: np.ndarray, explain: np.ndarray) -> Any:
+        out = run(ids, explain)
+        return (*out[:3], out[3] if len(ids) == 3 and ids.shape[1] == 4 else out[3][:, ::-1].copy(), out[4])
+
+    record = judged(wrong_at_first, reads=[[6, 7, 4106]] * 9, reads_s=-1.0)
+    assert (record.verdict, record.n_whole_reads) == ("failed", 9)
+
+
+def test_the_reference_runs_once_for_all_candidates() -> None:
+    n_runs, remembered = 0, {}
+    run = torch_runner(toy_fused())
+
+    def reference(ids: np.ndarray, explain: np.ndarray) -> Any:
+        nonlocal n_runs
+        n_runs += 1
+        return run(ids, explain)
+
+    def compared(candidate: Candidate = run, **options: Any) -> Any:
+        slices, sizes = toy_fused().explanandum.slices, {"lengths": (7, 65), "batch_sizes": (1, 3)}
+        return compare(candidate, reference, slices, 70, reads=[[6, 7]] * 4, remembered=remembered, **sizes, **options)
+
+    whole = compared()
+    first = n_runs
+    assert first == 3 * (2 + 1) + 2
+    again, cut = compared(), compared(torch_runner(toy_fused(), False), masked_calls=False, only_size=3)
+    assert n_runs == first
+    assert again == whole
+    assert (cut.verdict, cut.lengths, cut.batch_sizes) == ("passed", (7, 65, 70), (1, 3))
+    assert cut.n_reads == 3 * (3 + 3) + 4

@@ -84,12 +84,12 @@ def run(
             engines = [stack.enter_context(engine) for engine in open_engines(bundle, config.engine_request)]
         devices = ", ".join(dict.fromkeys(engine.device for engine in engines))
         stats = RunStats(engines[0].runtime, devices, engines[0].dtype)
-        planner = job.planner(engines[0])
+        planner, steps = job.planner(engines[0]), job.steps(engines, check)
         job.log_plan(stats, planner.batch_tokens, config.n_threads)
         parts = job.open_parts(stats)
         if parts.finished:
             return stats
-        _explain_all(job, planner, job.steps(engines, check), parts, stats, progress, overlapped, check)
+        _explain_all(job, planner, steps, parts, stats, progress, overlapped, check)
         stats.finish()
     if parts.counts.n_reads != stats.n_reads:
         raise AssertionError(f"{config.output}: {parts.counts.n_reads} rows of {stats.n_reads} reads")
@@ -171,8 +171,13 @@ def _is_summary(path: Path) -> bool:
 class Masker:
     """A loaded bundle that explains sequences in memory, from any thread; see `load`."""
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, masked_calls: bool = True) -> None:
+        """
+        Args:
+            masked_calls: classify masked reads as well, which the engine must do.
+        """
         self.bundle, self.engine = bundle, engine
+        self._masked_calls = masked_calls and engine.masked_calls
         window_tokens = min(bundle.window_bp // 6, bundle.max_tokens - 1)
         self._planner = Planner(window_tokens, window_tokens // 8, engine.default_batch_tokens, pad_to=engine.pad_to)
         self._runner = BatchRunner(engine)
@@ -206,7 +211,8 @@ class Masker:
         if odd := next((item for item in classes if not isinstance(item, str)), None):
             raise UsageError("--explain", type(odd).__name__, "'predicted' or RANK=LABEL")
         check_explain(classes)
-        step = ExplainStep(self.engine, explain_row(classes, self.bundle.ranks))
+        row = explain_row(classes, self.bundle.ranks)
+        step = ExplainStep(self.engine, row, masked_calls=self._masked_calls)
         step.runner = self._runner
         return step
 
@@ -234,6 +240,7 @@ class Masker:
         check_columns(mask_dtype, top_k, confidence)
         names = [read.read_id for read in predictions] if ids is None else ids
         work = self._planner.plan(ReadChunk.from_sequences([read.sequence for read in predictions], names))
+        done = explained_from(predictions, work, len(self.bundle.ranks), self.bundle.n_classes)
         rows = RowBuilder(
             self.bundle.ranks,
             mask_dtype=mask_dtype,
@@ -241,8 +248,9 @@ class Masker:
             top_k=top_k,
             confidence=confidence,
             sequences=sequences,
+            masked_calls=done.masked_probs.shape[1] > 0,
         )
-        return rows.build(explained_from(predictions, work, len(self.bundle.ranks), self.bundle.n_classes))
+        return rows.build(done)
 
     def close(self) -> None:
         """Give back the engine."""
@@ -279,6 +287,7 @@ def load(
     runtime: str = "auto",
     dtype: str = "auto",
     threads: int = 0,
+    masked_calls: bool = True,
 ) -> Masker:
     """Load a bundle for use from Python.
 
@@ -286,6 +295,7 @@ def load(
         bundle: its directory; None is the built-in starter.
         device, runtime, dtype: as in `RunConfig`; what is asked for and not there is an error.
         threads: of the CPU; 0 takes those the process may use.
+        masked_calls: classify masked reads as well; without, a read takes about half as long.
     Returns: a Masker, which gives back what it holds when it is closed or its `with` ends.
     Raises: ModelError, UsageError, MissingExtraError.
 
@@ -296,7 +306,8 @@ def load(
         ...     read.labels, read.mask.round(2), read.segments
     """
     loaded = load_bundle(None if bundle is None else Path(bundle))
-    return Masker(loaded, open_engine(loaded, EngineRequest(device, runtime, dtype, threads)))
+    request = EngineRequest(device, runtime, dtype, threads, masked_calls=masked_calls)
+    return Masker(loaded, open_engine(loaded, request), masked_calls)
 
 
 def summary_json(stats: RunStats, config: RunConfig) -> str:

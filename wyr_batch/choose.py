@@ -54,6 +54,8 @@ class EngineRequest:
         dtype: 'auto' or a precision the bundle proves; 'auto' is float32 on a CPU, and on a GPU float16 if proven.
         threads: for the arithmetic of one batch on a CPU; 0 takes those the process may use.
         in_flight: batches at once on each GPU, so that one is computed while another is copied and laid out.
+        masked_calls: classify masked reads as well. Without, the second pass is left out where that is proven; where it
+            is not, on a CPU, the engine computes it all the same, and that is said.
     """
 
     device: str = "auto"
@@ -61,6 +63,7 @@ class EngineRequest:
     dtype: str = "auto"
     threads: int = 0
     in_flight: int = 2
+    masked_calls: bool = True
 
 
 def open_engines(bundle: Bundle, request: EngineRequest) -> list[Engine]:
@@ -73,8 +76,8 @@ def open_engines(bundle: Bundle, request: EngineRequest) -> list[Engine]:
     request = replace(request, threads=request.threads or available_cpus())
     where = choose_device(request.device, request.runtime, request.dtype)
     if where == "cpu":
-        return [_open_on_cpu(bundle, request.runtime, request.dtype, request.threads)]
-    return open_on_gpus(bundle, where, request.runtime, request.dtype, request.threads, request.in_flight)
+        return [_open_on_cpu(bundle, request)]
+    return open_on_gpus(bundle, where, request)
 
 
 def open_engine(bundle: Bundle, request: EngineRequest) -> Engine:
@@ -114,24 +117,31 @@ def choose_device(device: str, runtime: str, dtype: str) -> str:
     return "cpu"
 
 
-def _open_on_cpu(bundle: Bundle, runtime: str, dtype: str, threads: int) -> Engine:
-    dtype = "float32" if dtype == "auto" else dtype
+def _open_on_cpu(bundle: Bundle, request: EngineRequest) -> Engine:
+    runtime, threads = request.runtime, request.threads
+    dtype = "float32" if request.dtype == "auto" else request.dtype
     if runtime == "auto":
         runtime, why = choose_runtime(bundle, dtype)
         logger.info("runtime: %s (%s)", runtime, why)
     if dtype not in RUNTIMES[runtime]:
         raise UsageError("--dtype", f"{dtype} with --runtime {runtime}", " or ".join(RUNTIMES[runtime]))
+    masked_calls = request.masked_calls or not bundle.proves_without_masked_calls(runtime, dtype)
+    if masked_calls and not request.masked_calls:
+        logger.warning(
+            "%s: %s %s has not been proven without the second pass, so it is computed; export the bundle again.",
+            *(bundle.name, runtime, dtype),
+        )
     if runtime == "onnx":
         from wyr_batch.engines.onnx import OnnxEngine
 
-        return OnnxEngine(bundle, dtype, threads)
+        return OnnxEngine(bundle, dtype, threads, masked_calls)
     if runtime == "openvino":
         from wyr_batch.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(bundle, dtype, threads)
+        return OpenVinoEngine(bundle, dtype, threads, masked_calls)
     from wyr_batch.engines.torch import LoadedModel, TorchEngine
 
-    return TorchEngine(bundle, dtype, LoadedModel(bundle, dtype, "cpu", threads))
+    return TorchEngine(bundle, dtype, LoadedModel(bundle, dtype, "cpu", threads), masked_calls)
 
 
 def choose_runtime(bundle: Bundle, dtype: str) -> tuple[str, str]:
@@ -188,7 +198,7 @@ def usable_runtimes(runtime: str, dtype: str, problems: dict[str, str]) -> dict[
 
 
 def choose_ways(
-    bundle: Bundle, gpu: Gpu, runtime: str, dtype: str, versions: dict[str, str]
+    bundle: Bundle, gpu: Gpu, runtime: str, dtype: str, versions: dict[str, str], masked_calls: bool = True
 ) -> tuple[list[tuple[str, str]], str]:
     """Return (runtime, precision) in the order in which to try them, and why the first is first.
 
@@ -203,7 +213,7 @@ def choose_ways(
         ways += [(name, precision) for precision in wanted if precision in GPU_RUNTIMES[name]]
 
     def speed(way: tuple[str, str]) -> float:
-        here = proven_rows_per_s(bundle, way[0], versions[way[0]], way[1], gpu)
+        here = proven_rows_per_s(bundle, way[0], versions[way[0]], way[1], gpu, masked_calls)
         return here or float(bundle.rows_per_s.get(f"{way[0]} {way[1]} on {gpu.name}", 0.0))
 
     speeds = {way: speed(way) for way in ways}
@@ -216,17 +226,19 @@ def choose_ways(
     return ways, f"nothing has been measured on this GPU; of {', '.join(versions)} it comes first"
 
 
-def open_on_gpus(bundle: Bundle, device: str, runtime: str, dtype: str, threads: int, in_flight: int) -> list[Engine]:
+def open_on_gpus(bundle: Bundle, device: str, request: EngineRequest) -> list[Engine]:
     """Load and prove a bundle on GPUs.
 
     Args:
-        device: 'cuda', 'cuda:N' or 'cuda:all'.
-        in_flight: engines per GPU.
+        device: 'cuda', 'cuda:N' or 'cuda:all'; that of the request is not looked at.
     Returns: `in_flight` engines for each GPU, all of one runtime and precision.
     Raises: UsageError, MissingExtraError if the GPU or runtime is not there; ModelError if what was asked for is not
         in the bundle or fails its proof. With precision 'auto', float32 follows a float16 that fails, and is said.
     """
+    runtime, dtype = request.runtime, request.dtype
     gpus = chosen_gpus(device)
+    if runtime == "tensorrt" and not request.masked_calls:
+        raise UsageError("--no-masked-calls", "--runtime tensorrt", "torch or onnx", "A plan holds the second pass.")
     if runtime == "openvino":
         raise UsageError("--runtime", f"openvino with --device {device}", ", ".join(GPU_RUNTIMES))
     if runtime != "auto":
@@ -237,6 +249,10 @@ def open_on_gpus(bundle: Bundle, device: str, runtime: str, dtype: str, threads:
     else:
         problems: dict[str, str] = {}
         versions = usable_runtimes(runtime, dtype, problems)
+        if "tensorrt" in versions and not request.masked_calls:
+            del versions["tensorrt"]
+            problems["tensorrt"] = "TensorRT cannot leave the second pass out (--no-masked-calls)"
+            logger.info("runtime: not tensorrt, whose plans hold the second pass")
         if not versions:
             said = "; ".join(problems.values()) or f"no runtime computes in {dtype}"
             raise UsageError(
@@ -245,11 +261,12 @@ def open_on_gpus(bundle: Bundle, device: str, runtime: str, dtype: str, threads:
                 f"a runtime that can use it: {said}",
                 "Run: pip install 'wyr-batch[gpu,tensorrt]', or use -x cpu",
             )
-    ways, why = choose_ways(bundle, gpus[0], runtime, dtype, versions)
+    ways, why = choose_ways(bundle, gpus[0], runtime, dtype, versions, request.masked_calls)
     for position, (name, precision) in enumerate(ways):
         logger.info("runtime: %s %s on %s (%s)", name, precision, gpus[0].name, why)
         try:
-            return _open_way(bundle, gpus, name, versions[name], precision, threads, in_flight)
+            way = replace(request, runtime=name, dtype=precision)
+            return _open_way(bundle, gpus, way, versions[name])
         except ModelError as error:
             if position + 1 == len(ways):
                 raise
@@ -258,32 +275,31 @@ def open_on_gpus(bundle: Bundle, device: str, runtime: str, dtype: str, threads:
     raise UsageError("--dtype", dtype, f"one that {', '.join(versions)} can compute on {device}")
 
 
-def _open_way(
-    bundle: Bundle, gpus: Sequence[Gpu], runtime: str, version: str, dtype: str, threads: int, in_flight: int
-) -> list[Engine]:
+def _open_way(bundle: Bundle, gpus: Sequence[Gpu], request: EngineRequest, version: str) -> list[Engine]:
     engines: list[Engine] = []
     with ExitStack() as on_failure:
         for position, gpu in enumerate(gpus):
-            make = _load(bundle, gpu, runtime, dtype, threads)
-            for _ in range(in_flight):
+            make = _load(bundle, gpu, request)
+            for _ in range(request.in_flight):
                 engines.append(on_failure.enter_context(make()))
             if gpu.name not in [other.name for other in gpus[:position]]:
-                ensure_proven(engines[-1], version, gpu, threads)
+                ensure_proven(engines[-1], version, gpu, request.threads)
         on_failure.pop_all()
     return engines
 
 
-def _load(bundle: Bundle, gpu: Gpu, runtime: str, dtype: str, threads: int) -> Callable[[], Engine]:
+def _load(bundle: Bundle, gpu: Gpu, request: EngineRequest) -> Callable[[], Engine]:
     """Load what the engines of one GPU share, and return what makes an engine."""
-    if runtime == "torch":
+    dtype, masked_calls = request.dtype, request.masked_calls
+    if request.runtime == "torch":
         from wyr_batch.engines.torch import LoadedModel, TorchEngine
 
-        model = LoadedModel(bundle, dtype, gpu.device, threads)
-        return lambda: TorchEngine(bundle, dtype, model)
-    if runtime == "onnx":
+        model = LoadedModel(bundle, dtype, gpu.device, request.threads)
+        return lambda: TorchEngine(bundle, dtype, model, masked_calls)
+    if request.runtime == "onnx":
         from wyr_batch.engines.onnx_cuda import LoadedSession, OnnxCudaEngine
 
-        session = LoadedSession(bundle, dtype, cuda_device(gpu))
+        session = LoadedSession(bundle, dtype, cuda_device(gpu), masked_calls)
         return lambda: OnnxCudaEngine(bundle, dtype, session)
     from wyr_batch.engines.tensorrt import LoadedPlan, TensorRtEngine
 

@@ -51,7 +51,7 @@ def explain_reads(
     def write_rows(done: Explained) -> None:
         counts = counts_of(done, rows.status(done))
         batch = rows.build(done)
-        stats.add(counts, done.n_run_tokens, done.n_padded_tokens)
+        stats.add(counts, done.n_run_tokens, done.n_padded_tokens, len(done.work.repeats))
         write(batch, counts, done.work.digest)
 
     run = run_overlapped if overlapped else run_serial

@@ -40,6 +40,7 @@ class Prediction:
         rank_masks: float32 [R, T]; nan if it failed.
         labels, masked_labels: per rank, the call on the plain and on the masked read; None if it is empty or failed.
         probs, masked_probs: float32 [C], all classes in rank order; nan if it is empty or failed.
+            Without masked calls, masked_labels is None and masked_probs is [0].
         read_id: read1, read2, ... by its place among the sequences.
         sequence: its bases, upper case.
         ranks: their names and labels, in class order; one object for all reads.
@@ -76,14 +77,17 @@ class Prediction:
     @property
     def calls(self) -> tuple[Call, ...]:
         """The calls, one a rank, with their probabilities."""
-        if self.labels is None or self.masked_labels is None:
-            return tuple(Call(rank.name, None, None, None, None) for rank in self.ranks)
         slices = rank_slices([len(rank.labels) for rank in self.ranks])
-        calls = zip(self.ranks, slices, self.labels, self.masked_labels, strict=True)
-        return tuple(
-            Call(rank.name, label, float(self.probs[part].max()), masked, float(self.masked_probs[part].max()))
-            for rank, part, label, masked in calls
-        )
+
+        def called(
+            labels: tuple[str, ...] | None, probs: npt.NDArray[np.float32]
+        ) -> list[tuple[str | None, float | None]]:
+            if labels is None:
+                return [(None, None) for _ in self.ranks]
+            return [(label, float(probs[part].max())) for label, part in zip(labels, slices, strict=True)]
+
+        both = zip(called(self.labels, self.probs), called(self.masked_labels, self.masked_probs), strict=True)
+        return tuple(Call(rank.name, *plain, *masked) for rank, (plain, masked) in zip(self.ranks, both, strict=True))
 
     def drawn(self) -> DrawnRead:
         """Return the read as pictures need it."""
@@ -138,7 +142,7 @@ def predictions_from(done: Explained, status: npt.NDArray[np.int8], ranks: tuple
                 token_start=done.work.tokens.starts[start:end],
                 rank_masks=rank_masks,
                 labels=labels(probs) if explained else None,
-                masked_labels=labels(masked_probs) if explained else None,
+                masked_labels=labels(masked_probs) if explained and len(masked_probs) else None,
                 probs=probs,
                 masked_probs=masked_probs,
                 read_id=read_id,
@@ -155,6 +159,7 @@ def explained_from(predictions: Sequence[Prediction], work: Work, n_ranks: int, 
     Args:
         work: the reads as they were planned when they were explained.
     """
+    n_masked = min((len(read.masked_probs) for read in predictions), default=n_classes)
 
     def joined(parts: list[npt.NDArray[np.float32]], size: int) -> npt.NDArray[np.float32]:
         """Return parts [size, *] as one, those of reads without a result as zeros."""
@@ -167,7 +172,7 @@ def explained_from(predictions: Sequence[Prediction], work: Work, n_ranks: int, 
         rank_masks=joined([read.rank_masks for read in predictions], n_ranks),
         explained_ids=np.full((len(predictions), n_ranks), -1, np.int32),
         probs=joined([read.probs[:, None] for read in predictions], n_classes).T,
-        masked_probs=joined([read.masked_probs[:, None] for read in predictions], n_classes).T,
+        masked_probs=joined([read.masked_probs[:n_masked, None] for read in predictions], n_masked).T,
         failed={i: read.reason or "" for i, read in enumerate(predictions) if read.status == "failed"},
         n_run_tokens=0,
         n_padded_tokens=0,

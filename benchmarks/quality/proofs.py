@@ -14,7 +14,7 @@ from benchmarks import kit
 from benchmarks.tables import Json, markdown, percent
 from wyr_batch.bundle import load_bundle
 from wyr_batch.host import available_cpus
-from wyr_batch.proof.compare import token_arrays
+from wyr_batch.proof.batches import token_arrays
 
 DTYPES = ("float32", "float16", "bfloat16")
 

@@ -21,7 +21,8 @@ from benchmarks.tables import Json, correct, markdown, percent, shown
 from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.engines.onnx import import_onnxruntime
 from wyr_batch.host import available_cpus
-from wyr_batch.proof.compare import THRESHOLDS, compare, token_arrays
+from wyr_batch.proof.batches import token_arrays
+from wyr_batch.proof.compare import THRESHOLDS, compare
 
 ROWS, TOKENS, ROUNDS = 16, 251, 5
 LEAST_AGREEMENT = 0.99

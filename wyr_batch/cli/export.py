@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ GROUPS = {
     "--verify",
     type=NamedPath(),
     metavar="READS",
-    help="Compare the graph with torch on these reads. [default: the built-in reads]",
+    help="Compare the graph with torch on all of these reads. [default: the built-in reads, as many as 20 s allow]",
 )
 @click.option(
     "--metrics", type=NamedPath(), metavar="JSON", help="Put the output of `wyr-batch evaluate` into the bundle."
@@ -94,7 +95,7 @@ def command(
     set_up(quiet, False, None)
     from wyr_batch.bundle import load_bundle, starter_path
     from wyr_batch.host import available_cpus
-    from wyr_batch.proof.compare import READS, token_arrays
+    from wyr_batch.proof.batches import READS, token_arrays
 
     if (explanandum_dir is None) != (explainer_dir is None):
         raise UsageError("--explanandum, --explainer", "one of the two", "both, or neither for the starter")
@@ -140,11 +141,13 @@ def command(
         compact=half_checkpoint,
         threads=threads or available_cpus(),
         progress=logger.info,
+        reads_s=math.inf if verify else importlib.import_module("wyr_batch.export.proof").READS_S,
+        show_bar=not quiet,
         **described,
         **options,
     )
     logger.info("%s: %s", output, bundle.summary())
-    for proven, record in (*bundle.proofs.items(), *bundle.runtime_proofs.items()):
+    for proven, record in bundle.all_proofs.items():
         logger.info("  %s", proof_line(proven, record))
     if gpu is not None:
         speeds = on_gpu.prove_on_gpu(bundle, gpu, precisions, threads or available_cpus(), logger.info)
@@ -154,7 +157,7 @@ def command(
 
 def proof_line(name: str, record: Any) -> str:
     """Return a record of a proof in one line."""
-    labels = min(*record["label_agreement"], *record["masked_label_agreement"])
+    labels = min([*record["label_agreement"], *record["masked_label_agreement"]])
     mask = record["max_abs_diff"]["mask"]
     return (
         f"{name}: {record['verdict']}, labels {labels:.2%}, mask max {mask if mask is not None else float('nan'):.2g} "

@@ -78,7 +78,7 @@ def bundle_info(folder: Path | None) -> dict[str, Any]:
         "parity": {
             name: {key: record[key] for key in ("verdict", "label_agreement", "masked_label_agreement")}
             | {"mask_max": record["max_abs_diff"]["mask"], "mask_mean": record["mask_mean_abs_diff"]}
-            for name, record in (*bundle.proofs.items(), *bundle.runtime_proofs.items())
+            for name, record in bundle.all_proofs.items()
         },
         "rows_per_s_at_export": bundle.rows_per_s,
         "metrics": bundle.metrics,

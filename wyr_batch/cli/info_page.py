@@ -41,7 +41,11 @@ def _bundle_parts(content: dict[str, Any]) -> Iterable[Any]:
     files = [(f["path"], f["kind"], f["dtype"], f.get("parity", "")) for f in content["files"]]
     yield _table(("file", "kind", "dtype", "proof"), files)
     proofs = [
-        (name, r["verdict"], *(f"{min(r[key]):.2%}" for key in ("label_agreement", "masked_label_agreement")))
+        (
+            name,
+            r["verdict"],
+            *(f"{min(r[key]):.2%}" if r[key] else "" for key in ("label_agreement", "masked_label_agreement")),
+        )
         for name, r in content["parity"].items()
     ]
     yield _table(("proof of", "verdict", "same calls", "same calls, masked"), proofs)

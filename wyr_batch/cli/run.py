@@ -26,6 +26,7 @@ _GROUPS = {
         "rank_masks",
         "top_k",
         "sequences",
+        "no_masked_calls",
         "report_path",
         "json_path",
         "part_s",
@@ -66,6 +67,11 @@ _GROUPS = {
 @click.option("--rank-masks", is_flag=True, help="Also write one mask column per rank.")
 @click.option("-k", "--top-k", type=int, default=1, help="Also write the best K labels per rank, if K is 2 or more.")
 @click.option("--sequences", is_flag=True, help="Also write the bases of each read, for pictures and tracks.")
+@click.option(
+    "--no-masked-calls",
+    is_flag=True,
+    help="Do not classify the masked reads; twice as fast, and without the columns RANK_masked.",
+)
 @click.option("--confidence", type=float, default=0.0, help="Leave out calls with a lower probability.")
 @click.option(
     "--explain",

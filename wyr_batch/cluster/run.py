@@ -134,7 +134,7 @@ class _Found:
         if about["unit"] in self._waiting or about["unit"] < self.parts.n_parts:
             raise AssertionError(f"part {about['unit']} came twice")
         self._waiting[about["unit"]] = counts, tuple(about["digest"])
-        self.stats.add(counts, about["n_run_tokens"], about["n_padded_tokens"])
+        self.stats.add(counts, about["n_run_tokens"], about["n_padded_tokens"], about["n_repeats"])
         for stage, seconds in about["stage_s"].items():
             self.stats.stage_s[stage] += seconds
         self.share = about["share"] if self.share is None else max(self.share, about["share"] or 0.0)

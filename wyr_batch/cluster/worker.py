@@ -160,6 +160,7 @@ class UnitWorker:
             "share": unit.share,
             "n_run_tokens": stats.n_run_tokens,
             "n_padded_tokens": stats.n_padded_tokens,
+            "n_repeats": stats.n_repeats,
             "stage_s": stats.stage_s,
             "worker": f"{socket.gethostname()}, process {os.getpid()}",
             "replaces": self.replaces,

@@ -20,7 +20,7 @@ from typing import Self
 import numpy as np
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.engines.signature import EngineOutput, Int32s, output_shapes
+from wyr_batch.engines.signature import OF_SECOND_PASS, EngineOutput, Int32s, output_shapes
 from wyr_batch.errors import EngineError, OutOfMemory, ShapeError, WyrError
 from wyr_batch.host import give_back_freed_memory
 from wyr_batch.tokens.kmers import CLS_ID
@@ -63,6 +63,7 @@ class Engine(abc.ABC):
     Attributes:
         pad_to: rows are best padded to a multiple of so many tokens; any length gives the same results.
         default_batch_tokens: padded tokens of a batch that fills the device.
+        masked_calls: the masked read is classified as well; without, the second pass is left out.
     """
 
     runtime: str
@@ -71,8 +72,8 @@ class Engine(abc.ABC):
     pad_to: int = 1
     default_batch_tokens: int = CPU_BATCH_TOKENS
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, masked_calls: bool = True) -> None:
+        self.bundle, self.masked_calls = bundle, masked_calls
         self._one_at_a_time = threading.Lock()
         self._process_id = os.getpid()
         self._closed = False
@@ -105,7 +106,10 @@ class Engine(abc.ABC):
         with self._one_at_a_time:
             self.check_usable()
             out = self._guarded(input_ids, explain_ids)
-        for name, shape in output_shapes(rows, n_tokens, len(self.bundle.ranks), self.bundle.n_classes).items():
+        shapes = output_shapes(rows, n_tokens, len(self.bundle.ranks), self.bundle.n_classes)
+        if not self.masked_calls:
+            shapes[OF_SECOND_PASS] = (rows, 0)
+        for name, shape in shapes.items():
             found = getattr(out, name).shape
             if found != shape:
                 raise ShapeError(
@@ -158,7 +162,8 @@ class Engine(abc.ABC):
 
     def describe(self) -> str:
         """Return what runs, in a few words."""
-        return f"{self.runtime} {self.dtype} on {self.device}"
+        without = "" if self.masked_calls else " without masked calls"
+        return f"{self.runtime} {self.dtype} on {self.device}{without}"
 
     def close(self) -> None:
         """Give back what the engine holds, after the batch that is running; more than once is once."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from wyr_batch.bundle import Bundle
 from wyr_batch.engines.base import Engine
-from wyr_batch.engines.signature import INPUTS, OUTPUTS, EngineOutput, Int32s
+from wyr_batch.engines.onnx_cut import cut_model
+from wyr_batch.engines.signature import INPUTS, EngineOutput, Int32s, engine_output, outputs_of
 from wyr_batch.errors import MissingExtraError, ModelError, UsageError
 
 
@@ -45,8 +46,8 @@ def check_one_distribution() -> None:
         )
 
 
-def open_session(path: Path, threads: int) -> Any:
-    """Open an ONNX file in ONNX Runtime on the CPU.
+def open_session(path: Path, threads: int, masked_calls: bool = True) -> Any:
+    """Open an ONNX file in ONNX Runtime on the CPU; without masked calls, without the second pass.
 
     Memory patterns are off (batches have many shapes, and each would keep its own), and idle threads sleep instead
     of spinning, since reading and writing want the cores too.
@@ -61,9 +62,21 @@ def open_session(path: Path, threads: int) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        model = what_to_load(path, options, masked_calls)
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except ModelError:
+        raise
     except Exception as error:  # onnxruntime raises types of its own, all of them about the file
         raise ModelError(path, f"'{str(error)[:300]}'", "a graph ONNX Runtime can load") from error
+
+
+def what_to_load(path: Path, options: Any, masked_calls: bool) -> str | bytes:
+    """Return what a session is made of: the file's name, or its content without the second pass. Raises: ModelError."""
+    if masked_calls:
+        return str(path)
+    # Weights beside the file are looked for there.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    return cut_model(path, outputs_of(masked_calls))
 
 
 class OnnxEngine(Engine):
@@ -72,14 +85,15 @@ class OnnxEngine(Engine):
     runtime = "onnx"
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, dtype: str, threads: int) -> None:
-        super().__init__(bundle)
+    def __init__(self, bundle: Bundle, dtype: str, threads: int, masked_calls: bool = True) -> None:
+        super().__init__(bundle, masked_calls)
         self.dtype = dtype
-        self._session: Any = open_session(bundle.verified("onnx", dtype), threads)
+        self._session: Any = open_session(bundle.verified("onnx", dtype), threads, masked_calls)
 
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         feed = dict(zip(INPUTS, (input_ids, explain_ids), strict=True))
-        return EngineOutput(*self._session.run(list(OUTPUTS), feed))
+        names = outputs_of(self.masked_calls)
+        return engine_output(dict(zip(names, self._session.run(list(names), feed), strict=True)))
 
     def _close(self) -> None:
         self._session = None

@@ -18,7 +18,7 @@ from wyr_batch.engines import onnx
 from wyr_batch.engines.base import GPU_BATCH_TOKENS, Engine
 from wyr_batch.engines.cuda import CudaDevice
 from wyr_batch.engines.cuda_slot import Slot
-from wyr_batch.engines.signature import INPUTS, EngineOutput, Int32s, output_dtype, output_shapes
+from wyr_batch.engines.signature import INPUTS, EngineOutput, Int32s, engine_output, output_dtype, output_shapes
 from wyr_batch.errors import EngineError, MissingExtraError, ModelError, UsageError
 
 PROVIDER = "CUDAExecutionProvider"
@@ -88,19 +88,23 @@ def check_placement(session: Any, provider: str) -> None:
 class LoadedSession:
     """The bundle's ONNX file on one GPU."""
 
-    def __init__(self, bundle: Bundle, dtype: str, device: CudaDevice) -> None:
-        """Load the file.
+    def __init__(self, bundle: Bundle, dtype: str, device: CudaDevice, masked_calls: bool = True) -> None:
+        """Load the file; without masked calls, without the second pass.
 
         Raises: MissingExtraError, UsageError; ModelError if the file is not proven or does not load; EngineError if
             the provider does not start, as without cuDNN.
         """
         ort = import_onnxruntime()
-        self.device = device
+        self.device, self.masked_calls = device, masked_calls
         path = bundle.verified("onnx", dtype)
         ort.preload_dlls()  # the CUDA and cuDNN libraries of pip packages are on no search path
         providers = [(PROVIDER, provider_options(device.gpu.index))]
         try:
-            self.session = ort.InferenceSession(str(path), session_options(ort), providers=providers)
+            options = session_options(ort)
+            model = onnx.what_to_load(path, options, masked_calls)
+            self.session = ort.InferenceSession(model, options, providers=providers)
+        except ModelError:
+            raise
         except Exception as error:  # onnxruntime raises types of its own
             raise ModelError(path, f"'{str(error)[:300]}'", "a graph ONNX Runtime can load") from error
         found = self.session.get_providers()
@@ -123,7 +127,7 @@ class OnnxCudaEngine(Engine):
     default_batch_tokens = GPU_BATCH_TOKENS
 
     def __init__(self, bundle: Bundle, dtype: str, loaded: LoadedSession) -> None:
-        super().__init__(bundle)
+        super().__init__(bundle, loaded.masked_calls)
         self.dtype, self.device = dtype, loaded.device.gpu.device
         self._loaded = loaded
         self._slot = Slot(loaded.device)
@@ -135,14 +139,14 @@ class OnnxCudaEngine(Engine):
         index = self._loaded.device.gpu.index
         for name, values in zip(INPUTS, (input_ids, explain_ids), strict=True):
             binding.bind_input(name, "cuda", index, np.int32, values.shape, slot.send(name, values))
-        sizes = (*input_ids.shape, len(self.bundle.ranks), self.bundle.n_classes)
-        for name, shape in output_shapes(*sizes).items():
+        sizes = (len(self.bundle.ranks), self.bundle.n_classes, self.masked_calls)
+        for name, shape in output_shapes(len(input_ids), input_ids.shape[1], *sizes).items():
             dtype = output_dtype(name)
             binding.bind_output(name, "cuda", index, dtype, shape, slot.expect(name, shape, dtype))
         slot.wait()  # the session works on a stream of its own
         self._loaded.session.run_with_iobinding(binding)
         binding.synchronize_outputs()
-        return EngineOutput(**slot.receive())
+        return engine_output(slot.receive())
 
     def _make_room(self) -> None:
         self._slot.make_room()

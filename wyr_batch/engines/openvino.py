@@ -18,7 +18,15 @@ import numpy as np
 
 from wyr_batch.bundle import Bundle
 from wyr_batch.engines.base import Engine, is_out_of_memory
-from wyr_batch.engines.signature import INPUTS, EngineOutput, Int32s, output_dtype, output_shapes
+from wyr_batch.engines.signature import (
+    INPUTS,
+    OF_SECOND_PASS,
+    EngineOutput,
+    Int32s,
+    engine_output,
+    output_dtype,
+    output_shapes,
+)
 from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
 
 # Left to itself OpenVINO takes bfloat16 where the CPU has it, so the precision is always said.
@@ -53,15 +61,15 @@ def import_openvino() -> ModuleType:
 class OpenVinoGraph:
     """An ONNX file compiled for the CPU. For one call at a time."""
 
-    def __init__(self, path: Path, dtype: str, threads: int) -> None:
-        """Compile the file.
+    def __init__(self, path: Path, dtype: str, threads: int, masked_calls: bool = True) -> None:
+        """Compile the file; without masked calls, without the second pass, which OpenVINO drops with its output.
 
         Args:
             dtype: 'float32' or 'bfloat16', the precision it computes in; the file is float32 either way.
         Raises: MissingExtraError without openvino; ModelError if the file cannot be compiled; OutOfMemory.
         """
         self._openvino = import_openvino()
-        self._path = path
+        self._path, self._masked_calls = path, masked_calls
         self._settings = {
             "INFERENCE_PRECISION_HINT": PRECISION_HINTS[dtype],
             "INFERENCE_NUM_THREADS": threads,
@@ -76,6 +84,8 @@ class OpenVinoGraph:
         try:
             if self._model is None:
                 self._model = self._core.read_model(self._path)
+                if not self._masked_calls:
+                    self._model.remove_result(self._model.output(OF_SECOND_PASS).get_node())
             compiled = self._core.compile_model(self._model, "CPU", self._settings)
             self._n_ranks = compiled.output("explained_ids").partial_shape[1].get_length()
             self._n_classes = compiled.output("probs").partial_shape[1].get_length()
@@ -98,7 +108,8 @@ class OpenVinoGraph:
                 ) from None
         rows, n_tokens = input_ids.shape
         outputs: dict[str, Any] = {}
-        for name, shape in output_shapes(rows, n_tokens, self._n_ranks, self._n_classes).items():
+        sizes = (rows, n_tokens, self._n_ranks, self._n_classes)
+        for name, shape in output_shapes(*sizes, self._masked_calls).items():
             outputs[name] = np.full(shape, _UNWRITTEN, output_dtype(name))
             self._request.set_tensor(name, self._openvino.Tensor(outputs[name], shared_memory=True))
         held, self._held = self._held, (outputs, input_ids, explain_ids)
@@ -117,7 +128,7 @@ class OpenVinoGraph:
                 "them all: it does so where memory is short",
                 "Free some, or give a smaller -b.",
             )
-        return EngineOutput(**{name: values.copy() for name, values in outputs.items()})
+        return engine_output({name: values.copy() for name, values in outputs.items()})
 
     def drop(self) -> None:
         """Give back the compiled graph; the next call compiles it anew."""
@@ -130,10 +141,10 @@ class OpenVinoEngine(Engine):
     runtime = "openvino"
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, dtype: str, threads: int) -> None:
-        super().__init__(bundle)
+    def __init__(self, bundle: Bundle, dtype: str, threads: int, masked_calls: bool = True) -> None:
+        super().__init__(bundle, masked_calls)
         self.dtype = dtype
-        self._graph = OpenVinoGraph(bundle.proven("openvino", dtype), dtype, threads)
+        self._graph = OpenVinoGraph(bundle.proven("openvino", dtype), dtype, threads, masked_calls)
 
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         return self._graph.run(input_ids, explain_ids)

@@ -74,8 +74,8 @@ class TorchEngine(Engine):
 
     runtime = "torch"
 
-    def __init__(self, bundle: Bundle, dtype: str, model: LoadedModel) -> None:
-        super().__init__(bundle)
+    def __init__(self, bundle: Bundle, dtype: str, model: LoadedModel, masked_calls: bool = True) -> None:
+        super().__init__(bundle, masked_calls)
         self.dtype, self.device = dtype, str(model.device)
         self._model, self._torch = model, model.torch
         self._on_gpu = model.device.type == "cuda"
@@ -87,7 +87,8 @@ class TorchEngine(Engine):
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         torch = self._torch
         with torch.inference_mode(), torch.cuda.stream(self._stream) if self._on_gpu else nullcontext():
-            out = self._model.module(self._there("input_ids", input_ids), self._there("explain_ids", explain_ids))
+            there = self._there("input_ids", input_ids), self._there("explain_ids", explain_ids)
+            out = self._model.module(*there, masked_calls=self.masked_calls)
             back = [self._back(name, tensor) for name, tensor in out._asdict().items()]
             if self._stream is not None:
                 self._stream.synchronize()

@@ -24,7 +24,7 @@ class Explained:
         mask: float32 [N], one value per token of the chunk.
         rank_masks: float32 [R, N]; [0, N] if they are not wanted.
         explained_ids: int32 [n, R].
-        probs, masked_probs: float32 [n, C].
+        probs, masked_probs: float32 [n, C]; masked_probs [n, 0] without masked calls.
         failed: reads for which the engine gave no result, by index in the chunk, and why; they hold zeros and -1.
         n_run_tokens: tokens that were run, `<cls>` and the overlap of windows included.
         n_padded_tokens: size of the batches that were run, padding included.
@@ -42,7 +42,7 @@ class Explained:
 
 
 class ExplainStep:
-    """Work to results: runs every batch and stitches the windows.
+    """Work to results: runs every batch, copies what repeats, and stitches the windows.
 
     A read of several windows gets one call, from all of them. Windows that by themselves made another call are
     explained once more for that one, so that the whole mask answers the same question.
@@ -55,21 +55,24 @@ class ExplainStep:
         check: Callable[[], None] = lambda: None,
         *,
         rank_masks: bool = True,
+        masked_calls: bool = True,
     ) -> None:
         """
         Args:
             explain_row: int32 [R], the class to explain per rank, -1 the predicted one.
             check: called before every batch; raises if the run is to end.
             rank_masks: give one mask a rank as well.
+            masked_calls: give the probabilities of the masked reads as well, which the engine must compute.
         """
         self.runner = BatchRunner(engine, check)
         self.explain_row = explain_row
-        self.rank_masks = rank_masks
+        self.rank_masks, self.masked_calls = rank_masks, masked_calls
         self.slices = rank_slices([len(rank.labels) for rank in engine.bundle.ranks])
 
     def __call__(self, work: Work) -> Explained:
         n_windows, n_ranks, n_tokens = len(work.windows), len(self.slices), len(work.tokens.ids)
-        buffers = _Buffers(n_windows, n_ranks, self.slices[-1].stop, n_tokens, self.rank_masks)
+        n_classes = self.slices[-1].stop
+        buffers = _Buffers(n_windows, n_ranks, n_classes, n_tokens, self.rank_masks, self.masked_calls)
         wanted = np.broadcast_to(self.explain_row, (n_windows, n_ranks)).copy()
         self._run(work, work.batches, wanted, buffers)
 
@@ -78,6 +81,7 @@ class ExplainStep:
         explained[np.diff(work.windows.first) == 0] = -1
         wanted = explained[work.windows.read]
         other_call = (buffers.explained_ids != wanted).any(axis=1) & ~work.too_short[work.windows.read]
+        other_call[work.repeats.spread(work.windows.first)[0]] = False
         other_call[list(buffers.failed)] = False
         if other_call.any():
             rows = np.flatnonzero(other_call)
@@ -85,7 +89,9 @@ class ExplainStep:
             budget = max(len(batch) * self.runner.n_padded(work, batch) for batch in work.batches)
             again = [rows[batch] for batch in plan_batches(work.windows.count[rows], budget, pad_to)]
             self._run(work, again, wanted, buffers, plain=False)
-        masked_probs = combine_probs(buffers.masked_probs, work.windows, self.slices)
+        masked_probs = np.zeros((len(probs), 0), np.float32)
+        if self.masked_calls:
+            masked_probs = combine_probs(buffers.masked_probs, work.windows, self.slices)
         failed = {int(work.windows.read[window]): reason for window, reason in buffers.failed.items()}
         without = work.too_short.copy()
         without[list(failed)] = True
@@ -119,22 +125,39 @@ class ExplainStep:
                 for r, rank_mask in enumerate(buffers.rank_masks):
                     rank_mask[token] = out.rank_masks[:, r].ravel()[cell]
                 buffers.explained_ids[rows] = out.explained_ids
-                buffers.masked_probs[rows] = out.masked_probs
+                if self.masked_calls:
+                    buffers.masked_probs[rows] = out.masked_probs
                 if plain:
                     buffers.probs[rows] = out.probs
                 buffers.n_run_tokens += int(work.windows.count[rows].sum()) + len(rows)
                 buffers.n_padded_tokens += n_padded * len(rows)
+        if len(work.repeats):
+            buffers.copy(work)
 
 
 class _Buffers:
     """Per-window and per-token results of a chunk while its batches run, in any order."""
 
-    def __init__(self, n_windows: int, n_ranks: int, n_classes: int, n_tokens: int, rank_masks: bool) -> None:
+    def __init__(
+        self, n_windows: int, n_ranks: int, n_classes: int, n_tokens: int, rank_masks: bool, masked_calls: bool
+    ) -> None:
         self.mask = np.zeros(n_tokens, np.float32)
         self.rank_masks = np.zeros((n_ranks if rank_masks else 0, n_tokens), np.float32)
         self.explained_ids = np.full((n_windows, n_ranks), -1, np.int32)
         self.probs = np.zeros((n_windows, n_classes), np.float32)
-        self.masked_probs = np.zeros((n_windows, n_classes), np.float32)
+        self.masked_probs = np.zeros((n_windows, n_classes if masked_calls else 0), np.float32)
         self.failed: dict[int, str] = {}  # window -> why it gave no result
         self.n_run_tokens = 0
         self.n_padded_tokens = 0
+
+    def copy(self, work: Work) -> None:
+        """Give the reads that repeat others what those have."""
+        to, of = work.repeats.spread(work.windows.first)
+        for values in (self.explained_ids, self.probs, self.masked_probs):
+            values[to] = values[of]
+        if self.failed:
+            pairs = zip(to.tolist(), of.tolist(), strict=True)
+            self.failed |= {window: self.failed[source] for window, source in pairs if source in self.failed}
+        to, of = work.repeats.spread(work.tokens.offsets)
+        for mask in (self.mask, *self.rank_masks):
+            mask[to] = mask[of]

@@ -41,6 +41,7 @@ class RunConfig:
         rank_masks: write one mask column per rank as well.
         top_k: write the best k labels per rank, if it is 2 or more.
         sequences: write the bases.
+        no_masked_calls: leave out the second pass, and with it the calls on the masked reads.
         confidence: a call with a lower probability is null.
         explain: 'predicted', or RANK=LABEL for some ranks.
         window_bp, overlap_bp: None takes the bundle's window and an eighth of it.
@@ -67,6 +68,7 @@ class RunConfig:
     rank_masks: bool = False
     top_k: int = 1
     sequences: bool = False
+    no_masked_calls: bool = False
     confidence: float = 0.0
     explain: tuple[str, ...] = ()
     window_bp: int | None = None
@@ -131,7 +133,9 @@ class RunConfig:
     @property
     def engine_request(self) -> EngineRequest:
         """What is to run the bundle."""
-        return EngineRequest(self.device, self.runtime, self.dtype, self.n_threads)
+        return EngineRequest(
+            self.device, self.runtime, self.dtype, self.n_threads, masked_calls=not self.no_masked_calls
+        )
 
     @property
     def reading(self) -> Inputs:
@@ -145,7 +149,7 @@ class RunConfig:
     def identity(self) -> dict[str, object]:
         """Return the options that rows depend on; a run is resumed with the same ones."""
         names = ("dtype", "mask_dtype", "rank_masks", "top_k", "confidence", "explain", "window_bp", "overlap_bp")
-        more = ("max_reads", "min_length", "paired", "interleaved", "sequences")
+        more = ("max_reads", "min_length", "paired", "interleaved", "sequences", "no_masked_calls")
         found = {name: getattr(self, name) for name in (*names, *more)}
         return {**found, "explain": list(self.explain), "dataset": self.is_dataset}
 

@@ -11,7 +11,7 @@ from wyr_batch._version import __version__
 from wyr_batch.bundle import Bundle
 from wyr_batch.checks.files import shown_path
 from wyr_batch.engines.base import Engine
-from wyr_batch.errors import InputError, OtherReadsError, WyrError
+from wyr_batch.errors import InputError, OtherReadsError, UsageError, WyrError
 from wyr_batch.explain.step import ExplainStep
 from wyr_batch.job.config import RunConfig
 from wyr_batch.job.stats import RunStats
@@ -42,6 +42,7 @@ class Job:
             top_k=config.top_k,
             confidence=config.confidence,
             sequences=config.sequences,
+            masked_calls=not config.no_masked_calls,
             files=config.inputs if len(config.inputs) > (2 if config.paired else 1) else (),
         )
         self.explain_row = config.explain_row(bundle)
@@ -54,9 +55,13 @@ class Job:
         return Planner(*sizes, self.config.min_length, engine.pad_to)
 
     def steps(self, engines: Sequence[Engine], check: Callable[[], None] = lambda: None) -> list[ExplainStep]:
-        """Return what turns work into results, one for each engine."""
-        rank_masks = self.config.rank_masks
-        return [ExplainStep(engine, self.explain_row, check, rank_masks=rank_masks) for engine in engines]
+        """Return what turns work into results, one for each engine. Raises: UsageError if one leaves out too much."""
+        wanted = {"rank_masks": self.config.rank_masks, "masked_calls": not self.config.no_masked_calls}
+        if wanted["masked_calls"] and not all(engine.masked_calls for engine in engines):
+            raise UsageError(
+                "engines", "one without masked calls", "masked calls", "Set no_masked_calls, or open another."
+            )
+        return [ExplainStep(engine, self.explain_row, check, **wanted) for engine in engines]
 
     def log_plan(self, stats: RunStats, batch_tokens: int, n_threads: int) -> None:
         """Log what runs, and how."""
@@ -98,6 +103,7 @@ class Job:
             "device": stats.device,
             "dtype": stats.dtype,
             "mask_dtype": config.mask_dtype,
+            "masked_calls": not config.no_masked_calls,
             "explain": list(config.explain) or ["predicted"],
             "ranks": [rank.name for rank in bundle.ranks],
         }

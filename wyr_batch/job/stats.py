@@ -41,6 +41,7 @@ class RunStats:
     Attributes:
         counts: of the whole output, with what an earlier run had finished.
         n_resumed: reads that an earlier run had finished.
+        n_repeats: reads of this run that were not computed, for an earlier one of their chunk has the same tokens.
         waiting: per queue, the sum of its fill whenever the engine took from it, in chunks.
     """
 
@@ -50,6 +51,7 @@ class RunStats:
     counts: Counts = field(default_factory=Counts)
     n_resumed: int = 0
     this_run: Counts = field(default_factory=Counts)
+    n_repeats: int = 0
     n_padded_tokens: int = 0
     n_run_tokens: int = 0
     stage_s: dict[str, float] = field(default_factory=lambda: {"read": 0.0, "explain": 0.0, "write": 0.0})
@@ -78,12 +80,13 @@ class RunStats:
         self.counts += counts
         self.n_resumed = counts.n_reads
 
-    def add(self, counts: Counts, n_run_tokens: int, n_padded_tokens: int) -> None:
-        """Add what has been written; the tokens are those of `pipeline.Explained`."""
+    def add(self, counts: Counts, n_run_tokens: int, n_padded_tokens: int, n_repeats: int) -> None:
+        """Add what has been written; the tokens are those of `Explained`, the repeats those of `Work`."""
         self.counts += counts
         self.this_run += counts
         self.n_run_tokens += n_run_tokens
         self.n_padded_tokens += n_padded_tokens
+        self.n_repeats += n_repeats
 
     @property
     def n_reads(self) -> int:
@@ -127,6 +130,7 @@ class RunStats:
             "device": self.device,
             "dtype": self.dtype,
             "reads_resumed": self.n_resumed,
+            "reads_repeated": self.n_repeats,
             "padding_share": round(self.padding_share, 4),
             "wall_s": round(self.wall_s, 3),
             "reads_per_s": round(self.this_run.n_reads / self.wall_s, 1) if self.wall_s else None,

@@ -27,7 +27,7 @@ class FusedOutput(NamedTuple):
         rank_masks: float32 [B, R, T].
         explained_ids: int32 [B, R], class within the rank that the mask explains.
         probs: float32 [B, C], softmax per rank on the plain read.
-        masked_probs: float32 [B, C], the same on the masked read.
+        masked_probs: float32 [B, C], the same on the masked read; [B, 0] without masked calls.
     """
 
     mask: Tensor
@@ -58,12 +58,13 @@ class Fused(nn.Module):
         starts = [s.start for s in explanandum.slices]
         self.register_buffer("first_class", torch.tensor(starts, dtype=torch.int64), persistent=False)
 
-    def forward(self, input_ids: Tensor, explain_ids: Tensor) -> FusedOutput:
+    def forward(self, input_ids: Tensor, explain_ids: Tensor, masked_calls: bool = True) -> FusedOutput:
         """Classify, explain, and classify again what the mask keeps.
 
         Args:
             input_ids: int32 or int64 [B, T], `<cls>` first, right-padded with 1.
             explain_ids: int32 or int64 [B, R], class within the rank to explain, -1 the predicted one.
+            masked_calls: classify what the mask keeps.
         """
         model = self.explanandum
         valid = model.valid(input_ids)
@@ -74,11 +75,14 @@ class Fused(nn.Module):
         mask_logits = self.explainer.class_logits(model, plain, explained + self.first_class)
         rank_masks = exact_sigmoid(full_precision(mask_logits)) * valid.unsqueeze(1)
         mask = rank_masks.amax(dim=1)
-        masked_logits = model.classify(embedded, valid, mask)
+        probs = model.probabilities(logits)
+        masked_probs = probs[:, :0]
+        if masked_calls:
+            masked_probs = model.probabilities(model.classify(embedded, valid, mask))
         return FusedOutput(
             mask=mask,
             rank_masks=rank_masks,
             explained_ids=explained.to(torch.int32),
-            probs=model.probabilities(logits),
-            masked_probs=model.probabilities(masked_logits),
+            probs=probs,
+            masked_probs=masked_probs,
         )

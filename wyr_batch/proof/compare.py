@@ -6,33 +6,29 @@
 
 Lengths and batch sizes are others than the one traced, rows are ragged, one row of a batch is all N, and every length
 is run once more with the explained classes asked for by number. A candidate that raises has failed: a dimension
-frozen at export shows in that way. The exporter proves files with it, and first_use.py an engine on a GPU.
+frozen at export shows in that way. The exporter proves files with it, and first_use.py an engine on a GPU. Batches are
+made in batches.py.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from wyr_batch.bundle import PROOF_PASSED
-from wyr_batch.engines.signature import OUTPUTS, EngineOutput
-from wyr_batch.reads.open import open_reads
-from wyr_batch.tokens.kmers import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID, N_ID, PAD_ID, UNKNOWN_ID, tokenise
+from wyr_batch.engines.signature import OUTPUTS, EngineOutput, engine_output, outputs_of
+from wyr_batch.proof.batches import BATCH_SIZES, LENGTHS, edge_batches, read_batches
+from wyr_batch.tokens.kmers import PAD_ID
 
 PROOF_FAILED = "failed"
-LENGTHS = (7, 65, 200)  # and the longest that the file takes
-BATCH_SIZES = (1, 3, 16)
-MAX_BATCH_TOKENS = 4096  # a longer batch gets fewer rows: attention holds rows * heads * T^2 numbers
-N_READS = 256
-READS = Path(__file__).with_name("reads.fastq.gz")  # the first reads of examples/reads.fastq.gz
 N_ALONE = 3  # rows of a batch that are run alone as well
 LIMITS = {"mask": "mask", "rank_masks": "mask", "probs": "probs", "masked_probs": "probs", "padding": "padding"}
 
@@ -40,7 +36,7 @@ Int32s = npt.NDArray[np.int32]
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array] | Sequence[Array]
 Remembered = dict[tuple[bytes, bytes, tuple[int, ...]], EngineOutput]  # by input_ids, explain_ids and their shape
-Candidate = Callable[[Int32s, Int32s], Outputs]  # (input_ids [B, T], explain_ids [B, R]) -> the five outputs
+Candidate = Callable[[Int32s, Int32s], Outputs]  # (input_ids [B, T], explain_ids [B, R]) -> the outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +70,31 @@ THRESHOLDS = {limits.dtype: limits for limits in (FLOAT32, FLOAT16, BFLOAT16)}
 
 @dataclass(frozen=True, slots=True)
 class ProofRecord:
-    """What was compared and how far off it was; n_reads counts rows, each run; lists per rank are in rank order."""
+    """What was compared and how far off it was; lists per rank are in rank order.
+
+    Attributes:
+        n_reads: rows, each run.
+        n_given_reads, n_whole_reads: real reads that there were, and those of them that were run, each once as a whole,
+            besides the batches that are cut from them.
+        masked_label_agreement: empty without masked calls.
+        max_abs_diff: of mask, rank_masks, probs, masked_probs; padding: of a row alone or in a batch.
+        tolerance_needed: the smallest one for all differences that would have passed.
+    """
 
     verdict: str
     failures: tuple[str, ...]
     n_reads: int
     n_tokens: int
+    n_given_reads: int
+    n_whole_reads: int
     lengths: tuple[int, ...]
     batch_sizes: tuple[int, ...]
     label_agreement: tuple[float, ...]
     masked_label_agreement: tuple[float, ...]
-    max_abs_diff: Mapping[str, float]  # mask, rank_masks, probs, masked_probs; padding: a row alone or in a batch
+    max_abs_diff: Mapping[str, float]
     mask_mean_abs_diff: float
     all_finite: bool
-    tolerance_needed: float  # the smallest one for all differences that would have passed
+    tolerance_needed: float
     thresholds: Thresholds
     versions: Mapping[str, str]
 
@@ -107,6 +114,10 @@ def compare(
     lengths: Sequence[int] = LENGTHS,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     remembered: Remembered | None = None,
+    masked_calls: bool = True,
+    only_size: int | None = None,
+    reads_s: float = math.inf,
+    show: Callable[[float], None] = lambda share: None,
 ) -> ProofRecord:
     """Compare a candidate with the float32 reference and judge it.
 
@@ -120,68 +131,43 @@ def compare(
             the first max_tokens - 1 tokens of it. None: seeded random tokens.
         batch_sizes: rows; a batch of more than `MAX_BATCH_TOKENS` gets fewer.
         remembered: the reference's outputs, kept for the next candidate that is compared on the same reads.
+        masked_calls: the candidate classifies masked reads; without, those of the reference are not looked at.
+        only_size: of the batches of one length, run the largest of at most so many rows alone.
+        reads_s: seconds after which no more of the reads are run as a whole, unless labels differ too often among
+            those that were: then all of them are.
+        show: called with the share of tokens that have been run.
     """
-    tally = _Tally(candidate, reference, slices, thresholds, {} if remembered is None else remembered)
-    rng = np.random.default_rng(0)
-    source = _tokens(rng, reads)
-    for length in sorted({length for length in lengths if length < max_tokens} | {max_tokens}):
-        sizes = sorted({min(size, max(1, MAX_BATCH_TOKENS // length)) for size in batch_sizes})
-        for n_rows in sizes:
-            batch = _ragged_batch(source, rng, n_rows, length)
-            tally.add_alone(batch, tally.add(batch))
-        tally.add(batch, other_classes=True)
-    rows = [np.asarray(read)[: max_tokens - 1] for read in reads or ()]
-    n_rows = max(1, min(max(batch_sizes), MAX_BATCH_TOKENS // (1 + max(map(len, rows), default=0))))
-    for start in range(0, len(rows), n_rows):
-        tally.add(_padded(rows[start : start + n_rows]))
-    return tally.record()
-
-
-def _tokens(rng: np.random.Generator, reads: Sequence[npt.ArrayLike] | None) -> Iterator[Int32s]:
-    """Yield pieces of tokens without end: the reads over and over, or random ones ending in letters."""
-    while True:
-        if reads is not None and any(np.size(read) > 0 for read in reads):
-            yield from (np.asarray(read, np.int32) for read in reads)
-        else:
-            body = rng.integers(FIRST_KMER_ID, FIRST_BASE_ID, size=40)
-            tail = rng.choice([UNKNOWN_ID, *range(FIRST_BASE_ID, N_ID + 1)], size=5)
-            yield np.concatenate((body, tail)).astype(np.int32)
-
-
-def _ragged_batch(source: Iterator[Int32s], rng: np.random.Generator, n_rows: int, length: int) -> Int32s:
-    """Return input_ids int32 [n_rows, length]: row 0 full, the others ragged, row 1 all N."""
-    rows = []
-    for row in range(n_rows):
-        n_tokens = length - 1 if row == 0 else int(rng.integers(0, length))
-        tokens = np.full(n_tokens, N_ID, np.int32) if row == 1 else np.empty(0, np.int32)
-        while len(tokens) < n_tokens:
-            tokens = np.concatenate((tokens, next(source)))
-        rows.append(tokens[:n_tokens])
-    return _padded(rows)
-
-
-def _padded(rows: Sequence[Array]) -> Int32s:
-    """Return input_ids int32 [B, T] of token rows, `<cls>` set before each."""
-    batch = np.full((len(rows), 1 + max(map(len, rows))), PAD_ID, np.int32)
-    batch[:, 0] = CLS_ID
-    for row, tokens in zip(batch, rows, strict=True):
-        row[1 : 1 + len(tokens)] = tokens
-    return batch
-
-
-def token_arrays(path: Path = READS) -> list[Array]:
-    """Return the token ids of a file's first reads, one int16 array each; empty reads are left out."""
-    with open_reads(path, chunk_reads=N_READS) as reads:
-        for chunk in islice(reads, 1):
-            tokens = tokenise(chunk.bases, chunk.offsets)
-            return [tokens.ids[start:end] for start, end in pairwise(tokens.offsets.tolist()) if end > start]
-    return []
+    tally = _Tally(candidate, reference, slices, thresholds, masked_calls, {} if remembered is None else remembered)
+    edges = edge_batches(reads, lengths, batch_sizes, max_tokens)
+    if only_size is not None:
+        of_each_length = {edge.batch.shape[1]: edge for edge in edges if len(edge.batch) <= only_size}
+        edges = [edge._replace(is_last=True) for edge in of_each_length.values()]
+    whole = read_batches(reads, batch_sizes, max_tokens)
+    n_cells = sum(edge.batch.size for edge in edges) + sum(batch.size for batch in whole)
+    n_done = n_whole = 0
+    for batch, is_last in edges:
+        tally.add_alone(batch, tally.add(batch))
+        if is_last:
+            tally.add(batch, other_classes=True)
+        n_done += batch.size
+        show(n_done / n_cells)
+    end_s = time.monotonic() + reads_s
+    for batch in whole:
+        if time.monotonic() > end_s:
+            if not tally.labels_differ():
+                break
+            end_s = math.inf
+        tally.add(batch)
+        n_done, n_whole = n_done + batch.size, n_whole + len(batch)
+        show(n_done / n_cells)
+    return tally.record(len(reads or ()), n_whole)
 
 
 def _by_name(outputs: Outputs) -> EngineOutput:
-    """Return a copy of outputs that come by name or in order."""
-    named = outputs if isinstance(outputs, Mapping) else dict(zip(OUTPUTS, outputs, strict=True))
-    return EngineOutput(*(np.array(named[name]) for name in OUTPUTS))
+    """Return a copy of outputs that come by name or in order; those of the second pass may be left out."""
+    if not isinstance(outputs, Mapping):
+        outputs = dict(zip(outputs_of(len(outputs) == len(OUTPUTS)), outputs, strict=True))
+    return engine_output({name: np.array(values) for name, values in outputs.items()})
 
 
 def _difference(a: Array, b: Array) -> float:
@@ -202,6 +188,7 @@ class _Tally:
     reference: Candidate
     slices: Sequence[slice]
     thresholds: Thresholds
+    masked_calls: bool = True
     remembered: Remembered = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
@@ -248,7 +235,8 @@ class _Tally:
         key = batch.tobytes(), asked.tobytes(), batch.shape
         if key not in self.remembered:
             self.remembered[key] = _by_name(self.reference(batch, asked))
-        return self.remembered[key]
+        wanted = self.remembered[key]
+        return wanted if self.masked_calls else wanted._replace(masked_probs=wanted.masked_probs[:, :0])
 
     def _run(self, batch: Int32s, asked: Int32s, like: EngineOutput) -> EngineOutput | None:
         """Return the candidate's outputs, None if it raised or they have another shape."""
@@ -279,7 +267,8 @@ class _Tally:
         self.mask_sum += float(np.abs(found.mask - wanted.mask)[counted].sum(dtype=np.float64))
         self.n_mask += int(counted.sum())
         self._count_labels(0, wanted.probs, found.probs, same)
-        self._count_labels(1, wanted.masked_probs[rows], found.masked_probs[rows], same[rows])
+        if self.masked_calls:
+            self._count_labels(1, wanted.masked_probs[rows], found.masked_probs[rows], same[rows])
 
     def _count_labels(self, kind: int, wanted: Array, found: Array, explained: Array) -> None:
         """Count equal labels; the class that was explained must be the same as well."""
@@ -294,7 +283,18 @@ class _Tally:
         """Keep the largest difference."""
         self.worst[name] = max(self.worst[name], _difference(found, wanted))
 
-    def record(self) -> ProofRecord:
+    def labels_differ(self) -> list[str]:
+        """Return the kinds and ranks of labels that agree too seldom, with how often they do."""
+        limit, compared = self.thresholds.agreement, np.maximum(self.labels[:, 0], 1)
+        kinds = ("labels", "masked labels") if self.masked_calls else ("labels",)
+        return [
+            f"{kind} of rank {rank}: got {share:.2%} agreement, expected {limit:.2%}"
+            for kind, shares in zip(kinds, self.labels[:, 2] / compared, strict=False)
+            for rank, share in enumerate(shares)
+            if share < limit
+        ]
+
+    def record(self, n_given_reads: int, n_whole_reads: int) -> ProofRecord:
         """Judge what was added up."""
         limits = self.thresholds
         for name, difference in self.worst.items():
@@ -305,25 +305,22 @@ class _Tally:
         mean = self.mask_sum / max(self.n_mask, 1)
         if mean > limits.mask_mean:
             self.failures.append(f"mask: got a mean difference of {mean:.3g}, expected at most {limits.mask_mean:g}")
-        compared = np.maximum(self.labels[:, 0], 1)
-        for kind, shares in zip(("labels", "masked labels"), self.labels[:, 2] / compared, strict=True):
-            for rank, share in enumerate(shares):
-                if share < limits.agreement:
-                    self.failures.append(
-                        f"{kind} of rank {rank}: got {share:.2%} agreement, expected {limits.agreement:.2%}"
-                    )
+        self.failures += self.labels_differ()
         if not self.all_finite:
             self.failures.append("outputs: got values that are not finite, expected none")
+        compared = np.maximum(self.labels[:, 0], 1)
         loaded = [name for name in ("torch", "onnxruntime", "openvino", "tensorrt") if name in sys.modules]
         return ProofRecord(
             verdict=PROOF_FAILED if self.failures else PROOF_PASSED,
             failures=tuple(self.failures[:10]),
             n_reads=sum(n_rows for n_rows, _ in self.shapes),
             n_tokens=self.n_tokens,
+            n_given_reads=n_given_reads,
+            n_whole_reads=n_whole_reads,
             lengths=tuple(sorted({length for _, length in self.shapes})),
             batch_sizes=tuple(sorted({n_rows for n_rows, _ in self.shapes})),
             label_agreement=tuple((self.labels[0, 1] / compared[0]).tolist()),
-            masked_label_agreement=tuple((self.labels[1, 1] / compared[1]).tolist()),
+            masked_label_agreement=tuple((self.labels[1, 1] / compared[1]).tolist()) if self.masked_calls else (),
             max_abs_diff=dict(self.worst),
             mask_mean_abs_diff=mean,
             all_finite=self.all_finite,

@@ -28,7 +28,8 @@ from wyr_batch.checks.fields import Fields
 from wyr_batch.engines.base import Engine
 from wyr_batch.engines.cuda import Gpu
 from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
-from wyr_batch.proof.compare import N_READS, PROOF_FAILED, THRESHOLDS, ProofRecord, compare, token_arrays
+from wyr_batch.proof.batches import N_READS, token_arrays
+from wyr_batch.proof.compare import PROOF_FAILED, THRESHOLDS, ProofRecord, compare
 from wyr_batch.ranks import rank_slices
 from wyr_batch.tokens.kmers import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
 
@@ -46,9 +47,12 @@ class Proof:
     rows_per_s: float
 
 
-def proof_key(bundle: Bundle, runtime: str, version: str, dtype: str, gpu: Gpu) -> dict[str, Any]:
-    """Return everything a proof depends on."""
+def proof_key(
+    bundle: Bundle, runtime: str, version: str, dtype: str, gpu: Gpu, masked_calls: bool = True
+) -> dict[str, Any]:
+    """Return everything a proof depends on; an engine without masked calls has a proof of its own."""
     return {
+        **({} if masked_calls else {"masked_calls": False}),
         "bundle_sha256": bundle.sha256,
         "runtime": runtime,
         "version": version,
@@ -76,9 +80,11 @@ def read_proof(path: Path, key: Mapping[str, Any]) -> Proof | None:
     return proof if found.content.get("key") == key else None
 
 
-def proven_rows_per_s(bundle: Bundle, runtime: str, version: str, dtype: str, gpu: Gpu) -> float | None:
+def proven_rows_per_s(
+    bundle: Bundle, runtime: str, version: str, dtype: str, gpu: Gpu, masked_calls: bool = True
+) -> float | None:
     """Return the speed that a passed proof on this machine holds, None without one."""
-    key = proof_key(bundle, runtime, version, dtype, gpu)
+    key = proof_key(bundle, runtime, version, dtype, gpu, masked_calls)
     proof = read_proof(proof_path(bundle, key), key)
     return proof.rows_per_s if proof and proof.passed else None
 
@@ -92,7 +98,7 @@ def ensure_proven(engine: Engine, version: str, gpu: Gpu, threads: int) -> None:
     Raises: ModelError if it fails or has failed; MissingExtraError if nothing here computes the reference.
     """
     bundle = engine.bundle
-    key = proof_key(bundle, engine.runtime, version, engine.dtype, gpu)
+    key = proof_key(bundle, engine.runtime, version, engine.dtype, gpu, engine.masked_calls)
     path = proof_path(bundle, key)
     proof = read_proof(path, key)
     if proof is None:
@@ -104,7 +110,7 @@ def ensure_proven(engine: Engine, version: str, gpu: Gpu, threads: int) -> None:
         write_file(path, (json.dumps(content, indent=2) + "\n").encode())
         proof = Proof(passed, record.failures, rows_per_s)
         if passed:
-            labels = min(*record.label_agreement, *record.masked_label_agreement)
+            labels = min([*record.label_agreement, *record.masked_label_agreement])
             logger.info(
                 "%s: labels %.2f %%, mask mean %.2g off on %d reads, %.0f rows/s of %d tokens; kept in %s",
                 *(engine.describe(), 100 * labels, record.mask_mean_abs_diff, record.n_reads, rows_per_s),
@@ -134,6 +140,7 @@ def prove(engine: Engine, threads: int, n_reads: int = N_READS) -> ProofRecord:
             bundle.max_tokens,
             thresholds=THRESHOLDS[engine.dtype],
             reads=token_arrays()[:n_reads],
+            masked_calls=engine.masked_calls,
         )
 
 

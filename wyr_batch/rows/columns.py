@@ -11,7 +11,8 @@
 | token_start | list of int32 | first base of each token, 0-based |
 | segments | list of struct start, end, mean | runs of mask >= 0.5 in bases, half-open |
 | mask_mean | float32 | over tokens |
-| RANK, RANK_prob, RANK_masked, RANK_masked_prob | dictionary, float32 | call on the plain and on the masked read |
+| RANK, RANK_prob | dictionary, float32 | call on the plain read |
+| RANK_masked, RANK_masked_prob | dictionary, float32 | call on the masked read, unless --no-masked-calls |
 | RANK_top | list of struct label, prob | best first, with --top-k |
 | sequence | string | bases as in the file, upper case, with --sequences |
 
@@ -56,9 +57,11 @@ class RowBuilder:
         confidence: float = 0.0,
         files: Sequence[str] = (),
         sequences: bool = False,
+        masked_calls: bool = True,
     ) -> None:
         """
         Args:
+            masked_calls: write the calls on the masked reads.
             sequences: add the bases.
             files: inputs, in the order of the command, if rows are to say which one they are from.
         """
@@ -67,6 +70,7 @@ class RowBuilder:
         self.labels = [pa.array(rank.labels, pa.string()) for rank in ranks]
         self.mask_type = _MASK_TYPES[mask_dtype]
         self.rank_masks, self.top_k, self.confidence, self.sequences = rank_masks, top_k, confidence, sequences
+        self.masked_calls = masked_calls
         names = [shown_path(name) for name in files]
         self.files = list(dict.fromkeys(names))
         self._file_codes = [self.files.index(name) for name in names]  # by place: two inputs may have one name
@@ -86,7 +90,7 @@ class RowBuilder:
             ("mask_mean", pa.float32()),
         ]
         for rank in self.ranks:
-            for name in (rank.name, f"{rank.name}_masked"):
+            for name in (rank.name, *([f"{rank.name}_masked"] if self.masked_calls else [])):
                 fields += [(name, _LABEL), (f"{name}_prob", pa.float32())]
             if self.top_k > 1:
                 fields.append((f"{rank.name}_top", pa.list_(_TOP)))
@@ -136,7 +140,8 @@ class RowBuilder:
         ]
         for r, classes in enumerate(self.slices):
             columns += self._calls(r, done.probs[:, classes], absent)
-            columns += self._calls(r, done.masked_probs[:, classes], absent)
+            if self.masked_calls:
+                columns += self._calls(r, done.masked_probs[:, classes], absent)
             if self.top_k > 1:
                 columns.append(self._top(r, done.probs[:, classes], absent))
         if self.rank_masks:

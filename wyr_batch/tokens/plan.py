@@ -12,6 +12,7 @@ import numpy.typing as npt
 from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.tokens.batches import plan_batches
 from wyr_batch.tokens.kmers import Int64s, Tokens, tokenise
+from wyr_batch.tokens.repeats import Repeats, find_repeats
 from wyr_batch.tokens.windows import Windows, cut_windows
 
 
@@ -21,6 +22,7 @@ class Work:
 
     Attributes:
         too_short: bool [n], reads below --min-length; they have no windows.
+        repeats: reads whose results are those of an earlier read of the chunk; their windows are in no batch.
         batches: indices of windows, one array a batch.
         digest: checksums of all reads of the run up to the chunk's end.
     """
@@ -29,6 +31,7 @@ class Work:
     tokens: Tokens
     too_short: npt.NDArray[np.bool_]
     windows: Windows
+    repeats: Repeats
     batches: list[Int64s]
     digest: tuple[int, ...] = ()
 
@@ -51,9 +54,13 @@ class Planner:
         tokens = tokenise(chunk.bases, chunk.offsets)
         too_short = chunk.lengths < self.min_length
         windows = cut_windows(tokens.offsets, self.window_tokens, self.overlap_tokens)
-        runnable = np.flatnonzero(~too_short[windows.read])
+        has_windows = np.diff(windows.first) > 0
+        repeats = find_repeats(tokens, has_windows & ~too_short)
+        left_out = too_short.copy()
+        left_out[repeats.read] = True
+        runnable = np.flatnonzero(~left_out[windows.read])
         batches = [runnable[batch] for batch in plan_batches(windows.count[runnable], self.batch_tokens, self.pad_to)]
-        return Work(chunk, tokens, too_short, windows, batches, digest)
+        return Work(chunk, tokens, too_short, windows, repeats, batches, digest)
 
 
 def plan_chunks(

@@ -12,7 +12,7 @@ from benchmarks.speed.gpu.machine import WINDOW_TOKENS, Machine, tried
 from wyr_batch.bundle import Bundle
 from wyr_batch.engines.base import Engine
 from wyr_batch.host import available_cpus
-from wyr_batch.proof.compare import N_READS
+from wyr_batch.proof.batches import N_READS
 from wyr_batch.proof.first_use import prove
 from wyr_batch.tokens.kmers import PAD_ID
 
