@@ -6,8 +6,8 @@ Three ways through the same model, in alternation, `--copies` times the given re
 - run: FASTQ.gz to Parquet with the pipeline of this package (ONNX Runtime float32);
 - graph: the same ONNX session fed with batches made beforehand, results thrown away: what `run` cannot beat;
 - eager: read by read batches of 32 in file order, EsmTokenizer, the float32 torch model, masks collected in a list.
-`correct` says that the masks of run and eager agree within 1e-4 on every read. Copies are computed like other reads here. `run` loads the bundle within its
-time, the other two are loaded beforehand.
+`correct` says that the masks of run and eager agree within 1e-4 on every read. `run` loads the bundle within its
+time, the other two are loaded beforehand. Copies are computed like other reads here.
 """
 
 from __future__ import annotations
