@@ -107,6 +107,7 @@ def test_torchs_tensors_of_a_failed_batch_are_gone_before_its_halves_run(on_gpu:
         return encode(embedded, valid)
 
     model.module.explanandum.encoder.encode = limited
-    run(engine)
+    with engine:
+        run(engine)
     assert watch.n_failed >= 1
     assert watch.n_checks >= 4

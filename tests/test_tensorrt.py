@@ -117,7 +117,7 @@ def test_profiles_take_the_whole_budget_and_no_more(max_tokens: int) -> None:
     assert len(profiles) <= len(BUCKET_TOKENS) + 1
     assert [p.least for p in profiles] == [1, *(p.most + 1 for p in profiles[:-1])]
     for profile in profiles:
-        assert profile.rows == max(1, 49152 // profile.most), "the planner's batch of the longest rows runs in one piece"
+        assert profile.rows == max(1, 49152 // profile.most), "a batch of the longest rows is one piece"
         _, usual, largest = profile.shapes()
         assert usual == largest
         assert largest[0] * largest[1] <= max(49152, profile.most)

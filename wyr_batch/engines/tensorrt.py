@@ -77,6 +77,7 @@ class TensorRtEngine(Engine):
     runtime = "tensorrt"
     pad_to = LEAST_TOKENS
     default_batch_tokens = GPU_BATCH_TOKENS
+    has_thread = True
 
     def __init__(self, bundle: Bundle, dtype: str, plan: LoadedPlan) -> None:
         super().__init__(bundle)

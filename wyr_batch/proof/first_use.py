@@ -4,8 +4,9 @@
                                                  -> the GPU engine     -> ProofRecord -> proofs/NAME-KEY.json
 
 The exporter proves files; which kernels a GPU picks for them it cannot know. The same comparison is made here, once for
-each bundle, runtime and its version, precision, GPU model and version of this package, with the same thresholds but one:
-float32 on a GPU sums in another order than on the CPU. A failed proof is remembered as well. What passes is timed on one full batch, so that `--runtime auto` can take the fastest.
+each bundle, runtime and its version, precision, GPU model and version of this package, with the same thresholds;
+only float32 may differ by more on a GPU, which sums in another order. A failed proof is remembered as well. What passes
+is timed on one full batch, so that `--runtime auto` can take the fastest.
 """
 
 from __future__ import annotations
