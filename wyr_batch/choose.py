@@ -264,7 +264,7 @@ def _open_way(
     engines: list[Engine] = []
     with ExitStack() as on_failure:
         for position, gpu in enumerate(gpus):
-            make = _load(bundle, gpu, runtime, dtype, threads)
+            make = load_on_gpu(bundle, gpu, runtime, dtype, threads)
             for _ in range(in_flight):
                 engines.append(on_failure.enter_context(make()))
             if gpu.name not in [other.name for other in gpus[:position]]:
@@ -273,8 +273,8 @@ def _open_way(
     return engines
 
 
-def _load(bundle: Bundle, gpu: Gpu, runtime: str, dtype: str, threads: int) -> Callable[[], Engine]:
-    """Load what the engines of one GPU share, and return what makes an engine."""
+def load_on_gpu(bundle: Bundle, gpu: Gpu, runtime: str, dtype: str, threads: int) -> Callable[[], Engine]:
+    """Load what the engines of one GPU share, and return what makes an engine; nothing is proven here."""
     if runtime == "torch":
         from wyr_batch.engines.torch import LoadedModel, TorchEngine
 
