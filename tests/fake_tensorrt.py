@@ -82,6 +82,9 @@ class FakeTensorRt(types.ModuleType):
         class BuilderFlag(enum.Enum):
             TF32 = 7
 
+        class PreviewFeature(enum.Enum):
+            RUNTIME_ACTIVATION_RESIZE_10_10 = 1
+
         class ProfilingVerbosity(enum.Enum):
             DETAILED = 2
 
@@ -148,13 +151,17 @@ class FakeTensorRt(types.ModuleType):
             def __init__(self) -> None:
                 self.builder_optimization_level = -1
                 self.profiling_verbosity: Any = None
-                self._tf32 = True
+                self._tf32, self._shrinks = True, False
                 self._profiles: list[dict[str, Any]] = []
                 self._cache: Any = None
 
             def clear_flag(self, flag: Any) -> None:
                 assert flag is BuilderFlag.TF32
                 self._tf32 = False
+
+            def set_preview_feature(self, feature: Any, enable: bool) -> None:
+                assert feature is PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10
+                self._shrinks = enable
 
             def add_optimization_profile(self, profile: IOptimizationProfile) -> CheckedIndex:
                 assert set(profile._shapes) == set(INPUTS), "a profile without a shape for every input is invalid"
@@ -203,6 +210,7 @@ class FakeTensorRt(types.ModuleType):
                     "version": version,
                     "onnx": hashlib.sha256(network._path.read_bytes()).hexdigest(),
                     "tf32": config._tf32,
+                    "shrinks": config._shrinks,
                     "profiles": config._profiles,
                     "level": config.builder_optimization_level,
                 }
@@ -249,7 +257,9 @@ class FakeTensorRt(types.ModuleType):
                 self._memory = None
                 if fake.fail == "update_device_memory_size_for_shapes":
                     return 0
-                return 64 * math.prod(self._shapes["input_ids"])
+                assert self._profile is not None
+                most = self._profile["input_ids"][2]
+                return 64 * math.prod(self._shapes["input_ids"] if self._engine._shrinks else most)
 
             def set_device_memory(self, memory: int, size: int) -> None:
                 assert fake.library.holds(memory, size, fake.library.device_memory) is not None
@@ -285,7 +295,7 @@ class FakeTensorRt(types.ModuleType):
 
         class ICudaEngine:
             def __init__(self, plan: dict[str, Any]) -> None:
-                self._profiles = plan["profiles"]
+                self._profiles, self._shrinks = plan["profiles"], plan["shrinks"]
 
             @property
             def num_io_tensors(self) -> int:

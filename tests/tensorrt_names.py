@@ -30,8 +30,9 @@ NAMES = {
     "OnnxParser": "parse_from_file num_errors get_error",
     "ParserError": "node_name desc",
     "IBuilderConfig": "builder_optimization_level profiling_verbosity clear_flag add_optimization_profile "
-    "create_timing_cache set_timing_cache get_timing_cache",
+    "set_preview_feature create_timing_cache set_timing_cache get_timing_cache",
     "BuilderFlag": "TF32",
+    "PreviewFeature": "RUNTIME_ACTIVATION_RESIZE_10_10",
     "ProfilingVerbosity": "DETAILED",
     "IOptimizationProfile": "set_shape",
     "ITimingCache": "serialize",

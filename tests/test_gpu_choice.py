@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from wyr_batch.engines.onnx import check_one_distribution
 from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.errors import ModelError, UsageError
 from wyr_batch.proof import first_use
+from wyr_batch.proof.compare import FLOAT32, THRESHOLDS
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "reads.fastq.gz"
 
@@ -144,6 +146,41 @@ def test_bundle_without_halves_prefers_the_runtime_that_makes_them(
     file_bundle.holds = lambda kind, dtype: dtype == "float32"  # type: ignore[method-assign]
     ways, _ = choose_ways(file_bundle, find_gpus()[0][0], "auto", "auto", {"tensorrt": "1", "torch": "1"})
     assert ways == [("torch", "float16"), ("tensorrt", "float32"), ("torch", "float32")]
+
+
+class Off(ToyEngine):
+    """A reference that differs from the engine in every probability by so much."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = np.float32(by)
+
+    def _infer(self, input_ids: np.ndarray, explain_ids: np.ndarray) -> EngineOutput:
+        out = super()._infer(input_ids, explain_ids)
+        return out._replace(probs=out.probs + self.by, masked_probs=out.masked_probs + self.by)
+
+
+def test_float32_on_a_gpu_may_differ_by_what_another_order_of_sums_makes() -> None:
+    engine = ToyEngine()
+    engine.dtype, engine.device = "float32", "cuda:0"
+    assert first_use.thresholds_of(engine) == replace(FLOAT32, mask=1e-4, probs=1e-4, padding=1e-4)
+    engine.dtype = "float16"
+    assert first_use.thresholds_of(engine) == THRESHOLDS["float16"]
+    engine.dtype, engine.device = "float32", "cpu"
+    assert first_use.thresholds_of(engine) == FLOAT32
+
+
+@pytest.mark.parametrize(("by", "passes"), [(5e-5, True), (2e-4, False)])
+def test_float32_on_a_gpu_is_held_to_its_limits(
+    by: float, passes: bool, file_bundle: FileBundle, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_use, "open_reference", lambda *_: Off(by))
+    request = EngineRequest("cuda", "tensorrt", "float32", 1)
+    if passes:
+        return open_engine(file_bundle, request).close()
+    with pytest.raises(ModelError, match=r"expected at most 0\.0001"):
+        open_engine(file_bundle, request)
+    return None
 
 
 class Wrong(ToyEngine):

@@ -157,6 +157,10 @@ def test_row_alone_equals_row_in_padded_batch(cls_bundle: Bundle, sessions: Call
         assert not together["rank_masks"][row, :, length:].any()
 
 
+def shapes_of(model: onnx.ModelProto) -> Any:
+    return onnx.shape_inference.infer_shapes(model).graph.value_info
+
+
 def test_file_states_the_contract_and_nothing_of_this_machine(exported: Bundle) -> None:
     path = exported.folder / "model.onnx"
     content = path.read_bytes()
@@ -180,6 +184,10 @@ def test_file_states_the_contract_and_nothing_of_this_machine(exported: Bundle) 
         "masked_probs": ["batch", 10],
     }
     assert not model.graph.value_info
+    inferred = {value.name: value.type.tensor_type.elem_type for value in shapes_of(model)}
+    ranges = [inferred[node.output[0]] for node in model.graph.node if node.op_type == "Range"]
+    assert len(ranges) > 1
+    assert set(ranges) == {onnx.TensorProto.INT64}, "positions count in whole numbers"
 
 
 def test_forbidden_graphs_are_refused(tmp_path: Path, exported: Bundle) -> None:

@@ -69,7 +69,7 @@ def test_two_engines_of_one_plan_give_the_toys_results(
     assert [engine.describe() for engine in engines] == ["tensorrt float16 on cuda:0"] * 2
     assert trt.n_built == 1
     outputs = []
-    for n_rows, n_tokens in ((3, 7), (1, 64), (40, 33), (2, 1), (5, 64)):
+    for n_rows, n_tokens in ((3, 7), (1, 64), (40, 33), (2, 1), (1, 1), (5, 64)):
         for engine in engines:
             ids = batch(n_rows, n_tokens, n_rows)
             outputs.append((engine.infer(ids, asked(n_rows)), ids))
@@ -102,6 +102,7 @@ def test_no_plan_has_tf32_and_profiles_hold_every_length(
         assert fake.last_plan["tf32"] is False  # nor in the float32 parts of a float16 graph
         shapes = [profile["input_ids"] for profile in fake.last_plan["profiles"]]
         assert shapes[0][0] == [1, 1]
+        assert fake.last_plan["shrinks"] is True
         assert shapes[-1][2][1] == file_bundle.max_tokens
         assert all(low[0][1] == high[2][1] + 1 for high, low in pairwise(shapes))
         assert all(profile["explain_ids"][2][1] == len(RANKS) for profile in fake.last_plan["profiles"])
@@ -111,14 +112,40 @@ def test_no_plan_has_tf32_and_profiles_hold_every_length(
 
 
 @pytest.mark.parametrize("max_tokens", [5, 64, 512, 2048, 5000])
-def test_profiles_take_the_whole_budget(max_tokens: int) -> None:
+def test_profiles_take_the_whole_budget_and_no_more(max_tokens: int) -> None:
     profiles = plan_profiles(max_tokens)
     assert len(profiles) <= len(BUCKET_TOKENS) + 1
     assert [p.least for p in profiles] == [1, *(p.most + 1 for p in profiles[:-1])]
     for profile in profiles:
-        for n_tokens in {max(8, profile.least), profile.most}:
-            assert 49152 // max(8, n_tokens) <= profile.rows
-        assert profile.usual_rows * profile.most <= max(49152, profile.most)
+        assert profile.rows == max(1, 49152 // profile.most), "a batch of the longest rows is one piece"
+        _, usual, largest = profile.shapes()
+        assert usual == largest
+        assert largest[0] * largest[1] <= max(49152, profile.most)
+
+
+def test_scratch_memory_is_that_of_the_batch(file_bundle: FileBundle, library: FakeLibrary, trt: FakeTensorRt) -> None:
+    with opened(file_bundle) as engine:
+        for n_rows, n_tokens in ((2, 9), (30, 60), (1, 1)):
+            engine._slot.make_room()  # type: ignore[attr-defined]
+            engine.infer(batch(n_rows, n_tokens), asked(n_rows))
+            assert engine._slot._scratch.n_bytes == 64 * n_rows * n_tokens  # type: ignore[attr-defined]
+
+
+def test_pieces_of_a_batch_are_alike(
+    file_bundle: FileBundle, trt: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(file_bundle) as engine:
+        assert isinstance(engine, TensorRtEngine)
+        most, sizes, run = engine._plan.profiles[0][2], [], engine._run
+
+        def count(index: int, input_ids: np.ndarray, explain_ids: np.ndarray) -> EngineOutput:
+            sizes.append(len(input_ids))
+            return run(index, input_ids, explain_ids)
+
+        monkeypatch.setattr(engine, "_run", count)
+        ids = batch(most + 1, 8)
+        assert_toy(engine.infer(ids, asked(len(ids))), ids)
+        assert sizes == [most // 2 + 1, most // 2]
 
 
 CALLS = {

@@ -103,6 +103,7 @@ def test_gpu_branches_give_the_cpus_results_and_copies(bundle: Bundle, model: Lo
     for found, wanted in kept:  # after later batches: nothing was written over
         for name in EngineOutput._fields:
             np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
+    engine.close()
 
 
 def test_engines_share_weights_and_run_in_threads(bundle: Bundle, model: LoadedModel) -> None:
@@ -125,6 +126,54 @@ def test_engines_share_weights_and_run_in_threads(bundle: Bundle, model: LoadedM
         np.testing.assert_allclose(mask, wanted, atol=1e-6)
 
 
+def test_an_engine_on_a_gpu_has_one_thread_whoever_calls(bundle: Bundle, model: LoadedModel) -> None:
+    engines = [on_fake_gpu(bundle, model) for _ in range(2)]
+    seen: list[set[int]] = [set(), set()]
+
+    def watched(engine: TorchEngine, threads: set[int]) -> None:
+        infer = engine._infer
+
+        def in_thread(*batch: np.ndarray) -> EngineOutput:
+            threads.add(threading.get_ident())
+            return infer(*batch)
+
+        engine._infer = in_thread  # type: ignore[method-assign]
+
+    for engine, threads in zip(engines, seen, strict=True):
+        watched(engine, threads)
+        engine.infer(*batch(bundle, 2, 9))
+        callers = [threading.Thread(target=engine.infer, args=batch(bundle, n, 9)) for n in (1, 2, 3)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert len(threads) == 1
+        assert threading.get_ident() not in threads
+    assert seen[0] != seen[1]
+    names = [thread.name for thread in threading.enumerate()]
+    assert len([name for name in names if name.startswith("wyr-cuda:0")]) == 2
+    for engine in engines:
+        engine.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wyr-cuda:0")]
+
+
+def test_switches_of_the_process_are_set_while_an_engine_is_open_on_a_gpu(bundle: Bundle, model: LoadedModel) -> None:
+    def found() -> tuple[bool, ...]:
+        cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+        return cuda.cudnn_sdp_enabled(), cuda.flash_sdp_enabled(), cudnn.allow_tf32, cuda.matmul.allow_tf32
+
+    before = found()
+    assert before[:3] == (True, True, True)
+    TorchEngine(bundle, "float32", model).close()
+    first, second = on_fake_gpu(bundle, model), on_fake_gpu(bundle, model)
+    assert found() == (False, True, False, False)
+    first.close()
+    first.close()
+    assert found() == (False, True, False, False)
+    second.close()
+    assert found() == before
+
+
 def test_out_of_memory_empties_torchs_cache(
     bundle: Bundle, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +186,7 @@ def test_out_of_memory_empties_torchs_cache(
     with pytest.raises(OutOfMemory, match="CUDA out of memory"):
         engine.infer(*batch(bundle, 2, 20))
     assert TorchWithGpu.cuda.n_emptied == 1
+    engine.close()
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])

@@ -279,7 +279,7 @@ def _open_way(bundle: Bundle, gpus: Sequence[Gpu], request: EngineRequest, versi
     engines: list[Engine] = []
     with ExitStack() as on_failure:
         for position, gpu in enumerate(gpus):
-            make = _load(bundle, gpu, request)
+            make = load_on_gpu(bundle, gpu, request)
             for _ in range(request.in_flight):
                 engines.append(on_failure.enter_context(make()))
             if gpu.name not in [other.name for other in gpus[:position]]:
@@ -288,8 +288,8 @@ def _open_way(bundle: Bundle, gpus: Sequence[Gpu], request: EngineRequest, versi
     return engines
 
 
-def _load(bundle: Bundle, gpu: Gpu, request: EngineRequest) -> Callable[[], Engine]:
-    """Load what the engines of one GPU share, and return what makes an engine."""
+def load_on_gpu(bundle: Bundle, gpu: Gpu, request: EngineRequest) -> Callable[[], Engine]:
+    """Load what the engines of one GPU share, and return what makes an engine; nothing is proven here."""
     dtype, masked_calls = request.dtype, request.masked_calls
     if request.runtime == "torch":
         from wyr_batch.engines.torch import LoadedModel, TorchEngine

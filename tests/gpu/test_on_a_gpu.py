@@ -19,6 +19,7 @@ from wyr_batch.engines.cuda import cuda_device, find_gpus
 from wyr_batch.engines.cuda_slot import Slot
 from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.errors import MissingExtraError, UsageError
+from wyr_batch.proof.first_use import GPU_FLOAT32
 
 GPUS, WHY_NOT = find_gpus()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason=WHY_NOT or "a GPU is here")]
@@ -56,7 +57,7 @@ def test_driver_copies_there_and_back() -> None:
 
 
 def test_opens_only_if_proven_and_rows_do_not_depend_on_company(way: tuple[str, str]) -> None:
-    limit = 1e-5 if way[1] == "float32" else 5e-3
+    limit = GPU_FLOAT32.padding if way[1] == "float32" else 5e-3
     with open_engine(
         load_bundle(), EngineRequest("cuda", *way, 2)
     ) as engine:  # compares with float32 on the CPU, or raises

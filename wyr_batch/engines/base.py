@@ -4,8 +4,10 @@
         out = engine.infer(input_ids, explain_ids)
 
 `infer` checks what goes in and what comes out; a runtime writes only `_infer`. It may be called from any thread: calls
-on one engine run one after the other, for each takes the whole device anyway. What it returns is the caller's to keep.
-A runtime's threads do not survive a fork, so an engine works in the process that opened it only.
+on one engine run one after the other, for each takes the whole device anyway. An engine on a GPU runs them all in one
+thread of its own, for the libraries of CUDA keep handles and plans by thread, and making them takes time. What it
+returns is the caller's to keep. A runtime's threads do not survive a fork, so an engine works in the process that
+opened it only.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import abc
 import logging
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -64,6 +67,7 @@ class Engine(abc.ABC):
         pad_to: rows are best padded to a multiple of so many tokens; any length gives the same results.
         default_batch_tokens: padded tokens of a batch that fills the device.
         masked_calls: the masked read is classified as well; without, the second pass is left out.
+        has_thread: batches run in one thread of the engine's own, whichever calls.
     """
 
     runtime: str
@@ -71,12 +75,14 @@ class Engine(abc.ABC):
     dtype: str
     pad_to: int = 1
     default_batch_tokens: int = CPU_BATCH_TOKENS
+    has_thread: bool = False
 
     def __init__(self, bundle: Bundle, masked_calls: bool = True) -> None:
         self.bundle, self.masked_calls = bundle, masked_calls
         self._one_at_a_time = threading.Lock()
         self._process_id = os.getpid()
         self._closed = False
+        self._thread: ThreadPoolExecutor | None = None
 
     def infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         """Run one batch. From any thread; a call waits for the one before it.
@@ -136,7 +142,11 @@ class Engine(abc.ABC):
         rows, n_tokens = input_ids.shape
         failure: WyrError
         try:
-            return self._infer(input_ids, explain_ids)
+            if not self.has_thread:
+                return self._infer(input_ids, explain_ids)
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, f"wyr-{self.device}")
+            return self._thread.submit(self._infer, input_ids, explain_ids).result()
         except OutOfMemory as error:
             failure = error.with_traceback(None)
         except WyrError:
@@ -173,6 +183,8 @@ class Engine(abc.ABC):
             if not self._closed:
                 self._closed = True
                 self._close()
+                if self._thread is not None:
+                    self._thread.shutdown()
 
     def _close(self) -> None:
         return

@@ -125,6 +125,7 @@ class OnnxCudaEngine(Engine):
     runtime = "onnx"
     pad_to = 8
     default_batch_tokens = GPU_BATCH_TOKENS
+    has_thread = True
 
     def __init__(self, bundle: Bundle, dtype: str, loaded: LoadedSession) -> None:
         super().__init__(bundle, loaded.masked_calls)

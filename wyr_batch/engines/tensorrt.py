@@ -77,6 +77,7 @@ class TensorRtEngine(Engine):
     runtime = "tensorrt"
     pad_to = LEAST_TOKENS
     default_batch_tokens = GPU_BATCH_TOKENS
+    has_thread = True
 
     def __init__(self, bundle: Bundle, dtype: str, plan: LoadedPlan) -> None:
         super().__init__(bundle)
@@ -88,11 +89,9 @@ class TensorRtEngine(Engine):
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         self._plan.device.use()
         index = self._plan.profile_for(input_ids.shape[1])
-        n_most = self._plan.profiles[index][2]
-        parts = [
-            self._run(index, input_ids[at : at + n_most], explain_ids[at : at + n_most])
-            for at in range(0, len(input_ids), n_most)
-        ]
+        n_pieces = -(-len(input_ids) // self._plan.profiles[index][2])
+        pieces = zip(np.array_split(input_ids, n_pieces), np.array_split(explain_ids, n_pieces), strict=True)
+        parts = [self._run(index, *piece) for piece in pieces]
         if len(parts) == 1:
             return parts[0]
         return EngineOutput._make(np.concatenate(values) for values in zip(*parts, strict=True))

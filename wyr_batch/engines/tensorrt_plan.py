@@ -38,40 +38,30 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A length bucket: rows of `least` to `most` tokens, up to `rows` of them; kernels are tuned at the full shape.
-
-    Attributes:
-        usual_rows: rows of a batch of the longest rows, what kernels are tuned for.
-    """
+    """A length bucket: rows of `least` to `most` tokens, up to `rows` of them; kernels are tuned at the full shape."""
 
     least: int
     most: int
-    usual_rows: int
     rows: int
 
     def shapes(self, n_columns: int = 0) -> tuple[Shape, Shape, Shape]:
         """Return (smallest, usual, largest) shape [B, T] of input_ids, or [B, n_columns] of explain_ids."""
         least, most = (n_columns, n_columns) if n_columns else (self.least, self.most)
-        return (1, least), (self.usual_rows, most), (self.rows, most)
+        return (1, least), (self.rows, most), (self.rows, most)
 
 
 def plan_profiles(max_tokens: int, batch_tokens: int = GPU_BATCH_TOKENS) -> list[Profile]:
     """Return the length buckets of a model, shortest first; together they hold every length from 1 to `max_tokens`.
 
-    A bucket takes as many rows as its shortest row leaves room for in the token budget; a batch of more rows is run
-    in pieces.
+    A bucket takes as many of its longest rows as fit into the token budget, for scratch memory is sized by the largest
+    shape; a batch of more, shorter rows is run in pieces.
 
     >>> [(p.least, p.most, p.rows) for p in plan_profiles(100, 6400)]
-    [(1, 32, 800), (33, 64, 193), (65, 100, 98)]
+    [(1, 32, 200), (33, 64, 100), (65, 100, 64)]
     """
     ends = [*(tokens for tokens in BUCKET_TOKENS if tokens < max_tokens), max_tokens]
-    profiles = []
-    least = 1
-    for most in ends:
-        usual = max(1, batch_tokens // most)
-        profiles.append(Profile(least, most, usual, max(usual, batch_tokens // max(least, LEAST_TOKENS))))
-        least = most + 1
-    return profiles
+    starts = [1, *(tokens + 1 for tokens in ends[:-1])]
+    return [Profile(*bucket, max(1, batch_tokens // bucket[1])) for bucket in zip(starts, ends, strict=True)]
 
 
 def import_tensorrt() -> Any:
@@ -126,9 +116,10 @@ def plan_key(trt: Any, onnx_sha256: str, gpu: Gpu, dtype: str, profiles: Sequenc
         "gpu": gpu.name,
         "compute_capability": ".".join(map(str, gpu.capability)),
         "dtype": dtype,
-        "profiles": [[p.least, p.most, p.usual_rows, p.rows] for p in profiles],
+        "profiles": [[p.least, p.most, p.rows] for p in profiles],
         "builder_level": BUILDER_LEVEL,
         "tf32": False,
+        "scratch_of_batch": True,
     }
 
 
@@ -136,6 +127,9 @@ def build_plan(
     trt: Any, log: Any, path: Path, profiles: Sequence[Profile], n_ranks: int, timing: bytes
 ) -> tuple[bytes, bytes]:
     """Build a plan on the current GPU; minutes. Without TF32: a float16 graph has parts in float32, which stay that.
+
+    The preview feature makes a context's scratch memory as large as a batch needs, not as its profile's largest shape
+    does.
 
     Args:
         path: ONNX file of the plain graph in that precision; external data is found beside it.
@@ -155,6 +149,7 @@ def build_plan(
     config.builder_optimization_level = BUILDER_LEVEL
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)
+    config.set_preview_feature(trt.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10, True)
     for profile in profiles:
         shapes = builder.create_optimization_profile()
         for name, n_columns in zip(INPUTS, (0, n_ranks), strict=True):

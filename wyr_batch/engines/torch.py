@@ -3,13 +3,15 @@
     LoadedModel   one per device, shared: the fused module with its weights
     TorchEngine, one per batch in flight: on a GPU a stream and pinned buffers, on the CPU the same code without them
 
-On a GPU the encoder's attention is torch's fused kernel, and the Explainer's LSTMs are cuDNN's, both directions in one.
-TF32 is off: the Explainer and float32 are float32. Not handled: CUDA graphs and torch.compile; batches of tens of
-thousands of tokens keep a GPU busy for longer than their launches take.
+On a GPU the encoder's attention is one of torch's fused kernels, and the Explainer's LSTMs are cuDNN's, both
+directions in one. What torch keeps for the process is set while an engine is open on a GPU; see `_Switches`. Not
+handled: CUDA graphs and torch.compile; batches of tens of thousands of tokens keep a GPU busy for longer than their
+launches take.
 """
 
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from typing import Any
 
@@ -41,6 +43,42 @@ def import_torch(device: str) -> Any:
     return torch
 
 
+class _Switches:
+    """Switches of torch that are the whole process's: set as the first engine opens on a GPU, put back after the last.
+
+    TF32 is off: the Explainer and float32 are float32. cuDNN's attention is off: with a mask it makes a plan for every
+    shape in every thread, which takes tens of milliseconds. `torch.nn.attention.sdpa_kernel` sets the same switches for
+    the process, so around each batch one thread would put them back while another runs.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_open = 0
+        self._before = (True, True, True)
+
+    def hold(self, torch: Any) -> None:
+        with self._lock:
+            if not self._n_open:
+                cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+                self._before = (cuda.matmul.allow_tf32, cudnn.allow_tf32, cuda.cudnn_sdp_enabled())
+                self._set(torch, (False, False, False))
+            self._n_open += 1
+
+    def let_go(self, torch: Any) -> None:
+        with self._lock:
+            self._n_open -= 1
+            if not self._n_open:
+                self._set(torch, self._before)
+
+    @staticmethod
+    def _set(torch: Any, values: tuple[bool, bool, bool]) -> None:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = values[:2]
+        torch.backends.cuda.enable_cudnn_sdp(values[2])
+
+
+_switches = _Switches()
+
+
 class LoadedModel:
     """A bundle's checkpoint on one device, in one precision."""
 
@@ -64,7 +102,6 @@ class LoadedModel:
         if device == "cpu":
             torch.set_num_threads(threads)
         else:
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
             explainer.prepare_for_gpu()
         self.module = in_precision(Fused(explanandum, explainer).eval(), dtype).to(self.device)
 
@@ -80,9 +117,11 @@ class TorchEngine(Engine):
         self._model, self._torch = model, model.torch
         self._on_gpu = model.device.type == "cuda"
         if self._on_gpu:
-            self.pad_to, self.default_batch_tokens = 8, GPU_BATCH_TOKENS
+            self.pad_to, self.default_batch_tokens, self.has_thread = 8, GPU_BATCH_TOKENS, True
         self._stream = self._torch.cuda.Stream(model.device) if self._on_gpu else None
         self._buffers: dict[str, Any] = {}
+        if self._on_gpu:
+            _switches.hold(self._torch)
 
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
         torch = self._torch
@@ -131,3 +170,5 @@ class TorchEngine(Engine):
     def _close(self) -> None:
         """Give back buffers; the model goes with its last engine."""
         self._buffers.clear()
+        if self._on_gpu:
+            _switches.let_go(self._torch)

@@ -63,14 +63,9 @@ class BatchRunner:
                 yield from self.run(work, rows[at : at + n_most], wanted, failed)
             return
         self.check()
-        input_ids = pad_batch(work.tokens.ids, work.windows, rows, n_padded)
-        failure: EngineError | None = None
-        try:
-            out = self.engine.infer(input_ids, np.ascontiguousarray(wanted[rows], np.int32))
-        except EngineError as error:
-            failure = error.with_traceback(None)
-        if failure is not None:  # outside the handler, so that nothing of the failed batch is held while halves run
-            yield from self._after(failure, work, rows, wanted, failed)
+        out = self._infer(work, rows, wanted, n_padded)
+        if isinstance(out, EngineError):
+            yield from self._after(out, work, rows, wanted, failed)
             return
         finite = np.isfinite(out.probs).all(axis=1) & np.isfinite(out.masked_probs).all(axis=1)
         finite &= np.isfinite(out.mask).all(axis=1)
@@ -80,7 +75,15 @@ class BatchRunner:
             rows, out = rows[finite], EngineOutput._make(values[finite] for values in out)
         if len(rows):
             self._failed_in_a_row = 0
-            yield rows, input_ids.shape[1], out
+            yield rows, n_padded, out
+
+    def _infer(self, work: Work, rows: Int64s, wanted: Int32s, n_padded: int) -> EngineOutput | EngineError:
+        """Return what the engine gives or raises; nothing of a batch that failed is held once this returns."""
+        input_ids = pad_batch(work.tokens.ids, work.windows, rows, n_padded)
+        try:
+            return self.engine.infer(input_ids, np.ascontiguousarray(wanted[rows], np.int32))
+        except EngineError as error:
+            return error.with_traceback(None)
 
     def _after(
         self, error: EngineError, work: Work, rows: Int64s, wanted: Int32s, failed: dict[int, str]

@@ -126,9 +126,12 @@ def padding_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def rotary_angles(n_tokens: int, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of each position's rotation, float32 [T, D/heads] each (halves repeated)."""
-    positions = torch.arange(n_tokens, device=inv_freq.device, dtype=torch.float32)
-    angles = positions[:, None] * inv_freq[None, :].float()  # [T, d/2]
+    """Return cosine and sine of each position's rotation, float32 [T, D/heads] each (halves repeated).
+
+    Positions are whole numbers first, so that in a graph no length becomes a float.
+    """
+    positions = torch.arange(n_tokens, device=inv_freq.device, dtype=torch.int64)
+    angles = positions[:, None].float() * inv_freq[None, :].float()  # [T, d/2]
     angles = torch.cat((angles, angles), dim=-1)  # [T, d]
     return angles.cos(), angles.sin()
 

@@ -1,79 +1,94 @@
-"""A part of the GPU kit: the bundles that the others run."""
+"""Parts of the GPU kit: the bundles and reads that the others run, and the graphs of those bundles."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kit import timed
-from benchmarks.published_size import RANKS, make_checkpoints
-from benchmarks.speed.gpu.machine import FreshBundle, Machine, need_torch
+from benchmarks.kit import timed, write_reads
+from benchmarks.published_size import RANKS, READ_BP, make_checkpoints
+from benchmarks.speed.gpu.machine import Machine, Skipped, need_torch
 from wyr_batch.bundle import BundleFile, bundle_json, load_bundle, sha256_of, starter_path
 
+PAPER_READS = 103_638
+MODELS = ("full_size", "starter")
 
-def models(machine: Machine) -> dict[str, Any]:
-    """Make the bundles: the starter, and the published size with random weights; with graphs where onnx is there."""
+
+def models(machine: Machine) -> Iterator[tuple[str, Any]]:
+    """Make the bundles from checkpoints alone: the published size with random weights, and the starter; then reads."""
     need_torch()
     from wyr_batch.models.encoder import EncoderConfig
 
     small = EncoderConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96)
-    make_checkpoints(machine.folder / "full_size" / "checkpoint", small if machine.quick else None)
+    made = timed(
+        lambda: make_checkpoints(machine.folder / "full_size" / "checkpoint", small if machine.quick else None)
+    )
     shutil.copytree(starter_path() / "checkpoint", machine.folder / "starter" / "checkpoint")
-    starter, made = load_bundle(), {}
-    for name, ranks, pooling in (("starter", starter.ranks, starter.pooling), ("full_size", RANKS, "mean")):
-        folder = machine.folder / name
-        graphs = make_graphs(machine, name)
-        files = [
-            BundleFile(path.relative_to(folder).as_posix(), sha256_of(path), dtype_of(path), kind_of(path))
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        ]
-        text = bundle_json(
-            name=name,
-            ranks=ranks,
-            max_tokens=64 if machine.quick else starter.max_tokens,
-            window_bp=378 if machine.quick else starter.window_bp,
-            pooling=pooling,
-            files=files,
-            training={},
-            metrics={},
-            licence="",
-        )
-        (folder / "bundle.json").write_text(text)
-        loaded = load_bundle(folder)
-        machine.bundles[name] = FreshBundle(**{key: value for key, value in vars(loaded).items() if key != "sha256"})
-        made[name] = {**graphs, "files": {file.path: file.dtype for file in files if file.kind == "onnx"}}
-    return made
+    if machine.quick:  # a graph without an export
+        shutil.copy(starter_path() / "model.onnx", machine.folder / "starter")
+    for name in MODELS:
+        describe(machine, name)
+    yield "checkpoints_s", made.wall_s
+    n_reads, read_bp = (6, 300) if machine.quick else (PAPER_READS, READ_BP)
+    n_bases: list[int] = []
+    path = machine.folder / "reads.fastq.gz"
+    wrote = timed(lambda: n_bases.append(write_reads(path, n_reads, read_bp, read_bp)))
+    machine.note("reads", {"n_reads": n_reads, "read_bp": read_bp, "n_bases": n_bases[0]})
+    yield "reads_s", wrote.wall_s
 
 
-def make_graphs(machine: Machine, name: str) -> dict[str, Any]:
-    """Export a model's graphs beside its checkpoint, in the dry run none; returns how that went."""
-    folder = machine.folder / name
+def describe(machine: Machine, name: str) -> None:
+    """Write bundle.json for what lies in a model's folder."""
+    folder, starter = machine.folder / name, load_bundle()
+    files = [
+        BundleFile(path.relative_to(folder).as_posix(), sha256_of(path), dtype_of(path), kind_of(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "bundle.json"
+    ]
+    text = bundle_json(
+        name=name,
+        ranks=starter.ranks if name == "starter" else RANKS,
+        max_tokens=64 if machine.quick else starter.max_tokens,
+        window_bp=378 if machine.quick else starter.window_bp,
+        pooling=starter.pooling if name == "starter" else "mean",
+        files=files,
+        training={},
+        metrics={},
+        licence="",
+    )
+    (folder / "bundle.json").write_text(text)
+
+
+def exported(machine: Machine) -> Iterator[tuple[str, Any]]:
+    """Export the graphs beside the checkpoints, in float16 first."""
+    need_torch()
     if machine.quick:
-        if name == "starter":
-            shutil.copy(starter_path() / "model.onnx", folder)
-        return {"graphs": "left out of the dry run, but for the one the starter comes with"}
+        raise Skipped("left out of the dry run, which has the graph that the starter comes with")
     try:
-        return {"graphs_s": round(timed(lambda: write_graphs(folder)).wall_s, 1)}
+        import onnx  # noqa: F401 - what the exporter needs, asked for first
+        import onnxscript  # noqa: F401
     except ImportError as error:
-        return {"graphs": f"skipped: no package {error.name}; only torch can be measured"}
+        raise Skipped(f"no package {error.name}") from None
+    for name in MODELS:
+        for dtype, file in (("float16", "model.fp16.onnx"), ("float32", "model.onnx")):
+            path = machine.folder / name / file
+            seconds = timed(lambda path=path, dtype=dtype: write_graph(path, dtype)).wall_s
+            describe(machine, name)
+            yield f"{name} {dtype}", {"seconds": seconds}
 
 
-def write_graphs(folder: Path) -> None:
-    """Export a checkpoint as model.onnx and model.fp16.onnx. Raises: ImportError without the exporter's packages."""
-    import onnx  # noqa: F401 - what the exporter needs, asked for first
-    import onnxscript  # noqa: F401
+def write_graph(path: Path, dtype: str) -> None:
+    """Export the checkpoint beside `path`."""
     from wyr_batch.export.graph import graph_module
     from wyr_batch.export.onnx_file import onnx_from_torch
 
     from wyr_batch.models.checkpoints import load_explainer, load_explanandum
 
-    explanandum, _ = load_explanandum(folder / "checkpoint" / "explanandum")
-    explainer = load_explainer(folder / "checkpoint" / "explainer")
-    for dtype, name in (("float32", "model.onnx"), ("float16", "model.fp16.onnx")):
-        module = graph_module(explanandum, explainer, load_bundle().max_tokens, dtype)
-        onnx_from_torch(module, folder / name)
+    explanandum, _ = load_explanandum(path.parent / "checkpoint" / "explanandum")
+    explainer = load_explainer(path.parent / "checkpoint" / "explainer")
+    onnx_from_torch(graph_module(explanandum, explainer, load_bundle().max_tokens, dtype), path)
 
 
 def kind_of(path: Path) -> str:

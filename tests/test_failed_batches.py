@@ -1,0 +1,113 @@
+"""Out of memory: nothing of the batch that failed is alive while its halves run, whatever the engine."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_torch_engine import on_fake_gpu
+from toy_engine import ToyEngine
+
+from wyr_batch.bundle import load_bundle
+from wyr_batch.engines.base import Engine
+from wyr_batch.engines.signature import EngineOutput, Int32s
+from wyr_batch.engines.torch import LoadedModel, TorchEngine
+from wyr_batch.errors import EngineError, OutOfMemory
+from wyr_batch.explain.step import ExplainStep
+from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.tokens.plan import Planner
+
+MOST_ROWS = 3
+
+
+class Watch:
+    """Weak references to what belongs to batches that failed; `n_checks` counts batches before which all were dead."""
+
+    def __init__(self) -> None:
+        self._refs: list[tuple[str, weakref.ref[Any]]] = []
+        self.n_failed = self.n_checks = 0
+
+    def before_batch(self) -> None:
+        alive = [name for name, ref in self._refs if ref() is not None]
+        assert not alive, f"of a batch that failed, {', '.join(alive)}"
+        self.n_checks += bool(self._refs)
+
+    def failed(self, **things: Any) -> None:
+        self._refs += [(name, weakref.ref(thing)) for name, thing in things.items()]
+        self.n_failed += 1
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """A GPU does not wait for the collector of cycles: what is freed must be freed at once."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def run(engine: Engine) -> None:
+    reads = ["".join(np.random.default_rng(i).choice(list("ACGT"), 60)) for i in range(13)]
+    step = ExplainStep(engine, np.full(len(engine.bundle.ranks), -1, np.int32))
+    assert not step(Planner(60, 2, 10_000).plan(ReadChunk.from_sequences(reads))).failed
+
+
+class Limited(ToyEngine):
+    """Fails on batches of many rows."""
+
+    def __init__(self, watch: Watch, error: Callable[[], Exception]) -> None:
+        super().__init__()
+        self.watch, self.error = watch, error
+
+    def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
+        self.watch.before_batch()
+        scratch = np.zeros((len(input_ids), 1000))
+        if len(input_ids) > MOST_ROWS:
+            self.watch.failed(input_ids=input_ids, explain_ids=explain_ids, scratch=scratch)
+            raise self.error()
+        return super()._infer(input_ids, explain_ids)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: MemoryError(),
+        lambda: RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        lambda: OutOfMemory("TensorRT, running", "no result", "one"),
+        lambda: EngineError("TensorRT, running", "no result", "one"),
+        lambda: ValueError("a kernel failed"),
+    ],
+)
+def test_arrays_of_a_failed_batch_are_gone_before_its_halves_run(
+    error: Callable[[], Exception], no_collector: None
+) -> None:
+    watch = Watch()
+    run(Limited(watch, error))
+    assert watch.n_failed >= 1
+    assert watch.n_checks >= 4
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_torchs_tensors_of_a_failed_batch_are_gone_before_its_halves_run(on_gpu: bool, no_collector: None) -> None:
+    bundle = load_bundle()
+    model = LoadedModel(bundle, "float32", "cpu", 1)
+    engine = on_fake_gpu(bundle, model) if on_gpu else TorchEngine(bundle, "float32", model)
+    watch, encode = Watch(), model.module.explanandum.encoder.encode
+
+    def limited(embedded: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        if len(embedded) > MOST_ROWS:
+            hidden = embedded + 1
+            watch.failed(embedded=embedded, valid=valid, hidden=hidden)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        watch.before_batch()
+        return encode(embedded, valid)
+
+    model.module.explanandum.encoder.encode = limited
+    with engine:
+        run(engine)
+    assert watch.n_failed >= 1
+    assert watch.n_checks >= 4
