@@ -75,7 +75,7 @@ def loaded(bundle: Bundle, index: int = 0) -> LoadedSession:
         str(bundle.verified("onnx", "float32")), session_options(ort), providers=["CPUExecutionProvider"]
     )
     made = LoadedSession.__new__(LoadedSession)
-    made.session, made.device = OnCpu(session), cuda_device(find_gpus()[0][index])
+    made.session, made.device, made.masked_calls = OnCpu(session), cuda_device(find_gpus()[0][index]), True
     return made
 
 

@@ -131,5 +131,5 @@ def test_the_reference_runs_once_for_all_candidates() -> None:
     again, cut = compared(), compared(torch_runner(toy_fused(), False), masked_calls=False, only_size=3)
     assert n_runs == first
     assert again == whole
-    assert (cut.verdict, cut.lengths, cut.batch_sizes) == ("passed", (7, 65, 70), (1, 3))
+    assert (cut.verdict, cut.lengths, cut.batch_sizes) == ("passed", (3, 7, 65, 70), (1, 3))
     assert cut.n_reads == 3 * (3 + 3) + 4

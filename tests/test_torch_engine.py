@@ -179,7 +179,7 @@ def test_out_of_memory_empties_torchs_cache(
 ) -> None:
     engine = on_fake_gpu(bundle, model)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(engine._model, "module", fail)
