@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,7 +47,10 @@ class Watch:
 def no_collector() -> Iterator[None]:
     """A GPU does not wait for the collector of cycles: what is freed must be freed at once."""
     gc.disable()
+    level = logging.getLogger("wyr_batch").level
+    logging.getLogger("wyr_batch").setLevel(logging.INFO)  # pytest keeps what is logged, at DEBUG with its traceback
     yield
+    logging.getLogger("wyr_batch").setLevel(level)
     gc.enable()
 
 
