@@ -14,7 +14,7 @@ from fake_tensorrt import FakeTensorRt
 
 ROOT = Path(__file__).parents[1]
 REAL = json.loads((ROOT / "tests" / "data" / "tensorrt_names.json").read_text())["versions"]
-SOURCES = ("wyr_batch/engines/tensorrt_plan.py", "wyr_batch/engines/tensorrt.py", "benchmarks/speed/gpu/whole.py")
+SOURCES = ("wyr_batch/engines/tensorrt_plan.py", "wyr_batch/engines/tensorrt.py", "benchmarks/speed/gpu/engines.py")
 # Names of variables and attributes in the sources, and the class of what they hold.
 HELD = {
     "builder": "Builder",
