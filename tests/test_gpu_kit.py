@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from benchmarks.speed.gpu import engines, tensorfiles
-from benchmarks.speed.gpu.__main__ import PARTS, PROCESSES, Conductor
+from benchmarks.speed.gpu.__main__ import PARTS, Conductor
 from benchmarks.speed.gpu.machine import Machine, Skipped
 from benchmarks.speed.gpu.models import models
 from benchmarks.speed.gpu.part import PLACES, part_named, read_part, run_part
@@ -71,13 +71,38 @@ def test_dry_run_goes_through_every_part(tmp_path: Path) -> None:
         assert results["headline"][run]["correct"] is True
 
 
+# What a machine with torch, numpy, pyarrow, click and onnx does not have.
+ABSENT = ("pysam", "rich", "safetensors", "transformers", "onnxruntime", "onnxscript", "zlib_ng", "backports")
+BARE = f"""
+import importlib.machinery, sys
+
+class Bare(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {ABSENT} else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Bare
+"""
+
+
+def test_a_bare_machine_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git either
+    (tmp_path / "sitecustomize.py").write_text(BARE)
+    names = ("facts", "models", "proof", "sweep", "headline", "onnx")
+    parts = run_kit(tmp_path / "gpu.json", "--parts", *names, packages=tmp_path)
+    assert {name: part.get("failed") or part.get("skipped") for name, part in parts.items()} == {
+        **dict.fromkeys(names),
+        "onnx": "no package onnxruntime",
+    }
+    assert parts["headline"]["results"]["warm"]["correct"] is True
+    assert json.loads((tmp_path / "gpu.json").read_text())["commit"] == "unknown"
+
+
 def test_missing_package_and_missing_gpu_are_said_and_the_rest_goes_on(tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('no torch here', name='torch')\n")
     parts = run_kit(tmp_path / "a.json", "--parts", "facts", "ceilings", "sweep", packages=tmp_path)
-    assert parts["facts"]["results"]["torch"] == parts["ceilings"]["results"].get(
-        "torch", {"skipped": "no package torch"}
-    )
+    assert parts["facts"]["results"]["torch"] == {"skipped": "no package torch"}
     assert parts["ceilings"]["skipped"] == "no package torch"
     assert "the part models did not make it" in parts["sweep"]["skipped"]
     parts = run_kit(tmp_path / "b.json", "--device", "cuda:99", "--parts", "facts", "sweep")
@@ -88,7 +113,6 @@ def test_missing_package_and_missing_gpu_are_said_and_the_rest_goes_on(tmp_path:
 
 def test_every_part_is_there_and_has_a_place() -> None:
     assert set(PARTS) == set(PLACES)
-    assert sum(limit for process in PROCESSES[:3] for limit in process.values()) <= 720
     for name in PARTS:
         assert callable(part_named(name))
 
@@ -148,9 +172,9 @@ def conducted(tmp_path: Path, limits: dict[str, float], minutes: float) -> dict[
 
 def test_a_part_that_dies_raises_or_takes_too_long_costs_no_other(tmp_path: Path) -> None:
     names = ("good", "fine", "slow", "dies", "raises", "last")
-    parts = conducted(tmp_path, {name: 15 if name == "slow" else 600 for name in names}, minutes=60)
+    parts = conducted(tmp_path, {name: 5 if name == "slow" else 600 for name in names}, minutes=60)
     assert tuple(parts) == names
-    assert parts["slow"]["cut"].startswith("after 1")
+    assert parts["slow"]["cut"].startswith("after ")
     assert parts["dies"]["failed"] == "its process ended with -9"
     assert parts["raises"]["failed"] == "ValueError: bad"
     processes = [part["results"]["process"] for part in parts.values()]

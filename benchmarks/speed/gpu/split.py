@@ -78,7 +78,7 @@ class Stopwatch:
 def split(machine: Machine) -> Iterator[tuple[str, Any]]:
     """Time the pieces of a batch, and the host's enqueueing; count kernels; look at memory and clocks."""
     torch = need_torch()
-    with machine.engines("full_size", "torch", machine.half, in_flight=1) as engines:
+    with machine.engines("full_size", "torch", machine.half, in_flight=1) as engines, torch.inference_mode():
         module = engines[0]._model.module  # type: ignore[attr-defined]
         n_rows = 2 if machine.quick else BUDGET_TOKENS // 256
         ids, asked = random_batch(n_rows, machine.window_tokens, len(engines[0].bundle.ranks))
@@ -100,7 +100,6 @@ def split(machine: Machine) -> Iterator[tuple[str, Any]]:
 
 def pieces(machine: Machine, module: Any, ids: Any, asked: Any) -> dict[str, float]:
     """Return milliseconds of each piece of a batch, of all of it on the device, and of the host's enqueueing it."""
-    torch = need_torch()
     stopwatch = Stopwatch(machine)
     model = module.explanandum
     stopwatch.watch(model, "embed", "embed")
@@ -109,16 +108,15 @@ def pieces(machine: Machine, module: Any, ids: Any, asked: Any) -> dict[str, flo
     stopwatch.watch(model, "logits", "heads plain", "heads masked")
     stopwatch.watch(module.explainer, "class_logits", "Explainer")
     host_s = 0.0
-    with torch.inference_mode():
-        for batch in range(BATCHES + 1):
-            if batch == 1:
-                stopwatch.clear()
-                host_s = 0.0
-            machine.wait()
-            start = time.perf_counter()
-            out = stopwatch.piece("whole", module, ids, asked)
-            host_s += time.perf_counter() - start
-            stopwatch.piece("copy back", lambda out=out: [tensor.cpu() for tensor in out])
+    for batch in range(BATCHES + 1):
+        if batch == 1:  # the first one was to warm up
+            stopwatch.clear()
+            host_s = 0.0
+        machine.wait()
+        start = time.perf_counter()
+        out = stopwatch.piece("whole", module, ids, asked)
+        host_s += time.perf_counter() - start
+        stopwatch.piece("copy back", lambda out=out: [tensor.cpu() for tensor in out])
     stopwatch.stop()
     return {**stopwatch.milliseconds(), "host enqueues": 1000 * host_s / BATCHES}
 
@@ -128,11 +126,10 @@ def kernels(machine: Machine, run: Callable[[], Any]) -> dict[str, Any]:
     torch = need_torch()
     activities = [torch.profiler.ProfilerActivity.CPU]
     activities += [torch.profiler.ProfilerActivity.CUDA] if machine.on_gpu else []
-    with torch.inference_mode():
+    run()
+    with torch.profiler.profile(activities=activities) as profiler:
         run()
-        with torch.profiler.profile(activities=activities) as profiler:
-            run()
-            machine.wait()
+        machine.wait()
     return kernel_shares(profiler.key_averages(), machine.on_gpu)
 
 
@@ -156,12 +153,10 @@ def kernel_shares(events: Iterable[Any], on_gpu: bool) -> dict[str, Any]:
 
 def under_load(machine: Machine, run: Callable[[], Any]) -> dict[str, Any]:
     """Return clocks, power, and why clocks are held down, while batches run."""
-    torch = need_torch()
     found = {}
-    with torch.inference_mode():
-        for query in BUSY:
-            for _ in range(BATCHES):
-                run()
-            found[query] = nvidia_smi(query)
-            machine.wait()
+    for query in BUSY:
+        for _ in range(BATCHES):
+            run()
+        found[query] = nvidia_smi(query)
+        machine.wait()
     return found
