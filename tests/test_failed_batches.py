@@ -44,13 +44,11 @@ class Watch:
 
 
 @pytest.fixture
-def no_collector() -> Iterator[None]:
-    """A GPU does not wait for the collector of cycles: what is freed must be freed at once."""
+def no_collector(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A GPU does not wait for the collector of cycles; and a handler like caplog's keeps whole log records."""
+    caplog.set_level(logging.DEBUG, "wyr_batch")
     gc.disable()
-    level = logging.getLogger("wyr_batch").level
-    logging.getLogger("wyr_batch").setLevel(logging.INFO)  # pytest keeps what is logged, at DEBUG with its traceback
     yield
-    logging.getLogger("wyr_batch").setLevel(level)
     gc.enable()
 
 

@@ -16,6 +16,7 @@ import abc
 import logging
 import os
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -156,7 +157,8 @@ class Engine(abc.ABC):
             got = f"'{_words_of(error)}' on {rows} reads of {n_tokens} tokens"
             advice = "Try another --runtime, or a smaller -b."
             failure = kind(self.describe(), got, "results", advice)
-            logger.debug("%s", failure, exc_info=True)
+            # As text: a handler that keeps records would keep the failed batch's arrays with the traceback.
+            logger.debug("%s\n%s", str(failure), traceback.format_exc())
         # Outside the handlers, where no traceback holds the failed batch's arrays any more.
         if isinstance(failure, OutOfMemory):
             self._make_room()
