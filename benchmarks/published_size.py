@@ -9,7 +9,7 @@ from wyr_batch.ranks import Rank
 
 if TYPE_CHECKING:
     from wyr_batch.models.encoder import EncoderConfig
-    from wyr_batch.models.explanandum import Explanandum
+    from wyr_batch.models.families.nt import NtExplanandum
 
 CLASSES = {"superkingdom": 4, "phylum": 55, "genus": 1878}
 READ_BP = 1500
@@ -22,11 +22,11 @@ def make_checkpoints(folder: Path, config: EncoderConfig | None = None) -> None:
 
     from wyr_batch.models.checkpoints import save_explainer, save_explanandum
     from wyr_batch.models.encoder import EncoderConfig
-    from wyr_batch.models.explanandum import Explanandum
+    from wyr_batch.models.families.nt import NtExplanandum
     from wyr_batch.models.lstm import LstmConfig, LstmExplainer
 
     torch.manual_seed(0)
-    model = Explanandum(config or EncoderConfig(), list(CLASSES.values())).eval()
+    model = NtExplanandum(config or EncoderConfig(), list(CLASSES.values())).eval()
     decide(model)
     recipe = {"recipe": "random weights, seed 0"}
     save_explanandum(model, RANKS, folder / "explanandum", recipe)
@@ -34,7 +34,7 @@ def make_checkpoints(folder: Path, config: EncoderConfig | None = None) -> None:
     save_explainer(explainer, folder / "explainer", recipe)
 
 
-def decide(model: Explanandum, deviation: float = 2.0) -> None:
+def decide(model: NtExplanandum, deviation: float = 2.0) -> None:
     """Scale and shift the random heads so that reads differ in their calls, and calls are not all but tied.
 
     Args:
@@ -47,7 +47,7 @@ def decide(model: Explanandum, deviation: float = 2.0) -> None:
     ids = torch.randint(FIRST_KMER_ID, FIRST_BASE_ID, (48, 100), generator=torch.Generator().manual_seed(1))
     ids[:, 0] = CLS_ID
     with torch.no_grad():
-        pooled = model.pool(model.encoder(ids), model.valid(ids), None)
+        pooled = model.pool(model.encoder(ids), ids, None)
         for head in model.classifiers:
             logits = head(pooled)
             scale = deviation / logits.std(dim=0)

@@ -178,7 +178,7 @@ def graph_module(explanandum: Explanandum, explainer: Explainer, max_tokens: int
         dtype: 'float32' or 'float16'; what stays float32 then is said in `wyr_batch.models.precision`.
     """
     portable = copy.deepcopy(explanandum)
-    portable.encoder.explicit_attention = True
+    portable.write_out_attention()
     # A readout Explainer is written in portable operations as it is.
     for_graph = GraphLstm(explainer, max_tokens) if isinstance(explainer, LstmExplainer) else copy.deepcopy(explainer)
     return in_precision(Fused(portable, for_graph).eval(), dtype)

@@ -66,8 +66,8 @@ def onnx_from_torch(module: Fused, path: Path, *, compact: bool = False) -> None
     if isinstance(explainer, LstmExplainer):
         got = f"an explainer of type {type(explainer).__name__}"
         raise ModelError(path, got, "one that a graph can hold", "Make the module with graph_module().")
-    positions = module.explanandum.config.max_position_embeddings
-    max_tokens = explainer.max_tokens if isinstance(explainer, GraphLstm) else positions
+    most = module.explanandum.max_tokens
+    max_tokens = explainer.max_tokens if isinstance(explainer, GraphLstm) else most
     n_bytes = sum(t.numel() * t.element_size() for t in module.state_dict().values())
     external = n_bytes > EXTERNAL_DATA_BYTES
     n_ranks = len(module.explanandum.n_classes)

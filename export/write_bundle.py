@@ -87,12 +87,11 @@ def export_bundle(
     explanandum, ranks = load_explanandum(explanandum_dir)
     explainer = load_explainer(explainer_dir)
     check_pair(explanandum, explainer, shown_path(explainer_dir))
-    if max_tokens > explanandum.config.max_position_embeddings:
+    if max_tokens > explanandum.max_tokens:
         raise UsageError(
             "--max-tokens",
             max_tokens,
-            f"at most {explanandum.config.max_position_embeddings}, the max_position_embeddings of "
-            f"{shown_path(explanandum_dir)}",
+            f"at most {explanandum.max_tokens}, the longest row that {shown_path(explanandum_dir)} takes",
         )
     training = {"explanandum": _provenance(explanandum_dir), "explainer": _provenance(explainer_dir)}
     # Beside the output, so that the rename stays within one file system.

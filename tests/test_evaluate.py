@@ -114,19 +114,19 @@ def test_faithfulness_tells_true_evidence_from_its_opposite() -> None:
     valid = ids != 1
     with torch.no_grad():
         embedded = model.embed(ids)
-        targets = model.top_classes(model.classify(embedded, valid))
+        targets = model.top_classes(model.classify(embedded, ids))
         # The genus' own evidence: what hiding a token alone takes from its class.
         scores = torch.zeros(ids.shape)
         rank = model.slices[2]
-        plain = torch.log_softmax(model.classify(embedded, valid)[:, rank], -1).gather(1, targets[:, 2:])
+        plain = torch.log_softmax(model.classify(embedded, ids)[:, rank], -1).gather(1, targets[:, 2:])
         for t in range(1, 61):
             kept = valid.float()
             kept[:, t] = 0.0
-            logits = model.classify(embedded, valid, kept)[:, rank]
+            logits = model.classify(embedded, ids, kept)[:, rank]
             scores[:, t] = (plain - torch.log_softmax(logits, -1).gather(1, targets[:, 2:]))[:, 0]
         found = {}
         for name, order in (("true", scores), ("opposite", -scores)):
-            hidden, shown = probability_curves(model, embedded, valid, targets, order)
+            hidden, shown = probability_curves(model, embedded, ids, targets, order)
             assert torch.allclose(hidden[0], shown[-1], atol=1e-5), "nothing hidden is everything shown"
             assert torch.allclose(hidden[-1], shown[0], atol=1e-5)
             curves = (hidden.double().numpy(), shown.double().numpy())

@@ -18,7 +18,7 @@ from toy_models import plain_pass, toy_explanandum
 from wyr_batch.errors import ModelError
 from wyr_batch.models.checkpoints import load_encoder, load_explanandum, read_ranks, save_explanandum
 from wyr_batch.models.encoder import Encoder, EncoderConfig
-from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.families.nt import NtExplanandum
 from wyr_batch.models.lstm import LstmConfig, LstmExplainer, linear_scan
 from wyr_batch.ranks import Rank
 
@@ -143,15 +143,15 @@ def test_batch_norm_statistics_count_tokens_only() -> None:
 @torch.inference_mode()
 def test_masks_act_on_embeddings_and_on_pooled_states(pooling: str) -> None:
     torch.manual_seed(2)
-    model = Explanandum(TINY, [2, 3], pooling).eval()
+    model = NtExplanandum(TINY, [2, 3], pooling).eval()
     ids = torch.randint(3, 4107, (3, 20))
     ids[2, 11:] = 1
     valid = model.valid(ids)
     embedded = model.embed(ids)
-    plain = model.classify(embedded, valid)
-    torch.testing.assert_close(model.classify(embedded, valid, valid.float()), plain, atol=1e-5, rtol=0)
+    plain = model.classify(embedded, ids)
+    torch.testing.assert_close(model.classify(embedded, ids, valid.float()), plain, atol=1e-5, rtol=0)
     biases = torch.cat([head.bias for head in model.classifiers])
-    blank = model.classify(embedded, valid, torch.zeros_like(ids, dtype=torch.float32))
+    blank = model.classify(embedded, ids, torch.zeros_like(ids, dtype=torch.float32))
     if pooling == "mean":
         torch.testing.assert_close(blank, biases.expand_as(blank), atol=1e-6, rtol=0)
     mask = torch.rand(ids.shape) * valid
@@ -159,7 +159,7 @@ def test_masks_act_on_embeddings_and_on_pooled_states(pooling: str) -> None:
     # The mean divides by the number of tokens, not by the sum of the mask.
     pooled = (hidden * mask[..., None]).sum(1) / valid.sum(1, keepdim=True) if pooling == "mean" else hidden[:, 0]
     expected = torch.cat([head(pooled) for head in model.classifiers], dim=-1)
-    torch.testing.assert_close(model.classify(embedded, valid, mask), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.classify(embedded, ids, mask), expected, atol=1e-5, rtol=0)
 
 
 RANKS = [Rank("kingdom", ("a", "b")), Rank("genus", ("x", "y", "z"))]
@@ -169,7 +169,7 @@ def test_checkpoint_round_trip_and_strictness(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     torch.manual_seed(1)
-    model = Explanandum(TINY, [2, 3], "cls").eval()
+    model = NtExplanandum(TINY, [2, 3], "cls").eval()
     save_explanandum(model, RANKS, tmp_path, {"training": {"seed": 1}})
     loaded, ranks = load_explanandum(tmp_path)
     assert ranks == RANKS

@@ -15,6 +15,7 @@ from wyr_batch.models.checkpoints import save_explainer, save_explanandum
 from wyr_batch.models.encoder import EncoderConfig
 from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.families.nt import NtExplanandum
 from wyr_batch.models.fused import Fused, FusedOutput
 from wyr_batch.models.lstm import LstmConfig, LstmExplainer
 from wyr_batch.ranks import Rank
@@ -47,7 +48,7 @@ def _spread(head: nn.Linear, inputs: torch.Tensor, deviation: float) -> None:
 @cache
 def toy_explanandum(
     pooling: str = "mean", seed: int = 0, num_layers: int = 2, max_tokens: int = MAX_TOKENS
-) -> Explanandum:
+) -> NtExplanandum:
     """Return hidden 32, 4 heads, classes 2, 3 and 5, each of them predicted for some reads."""
     torch.manual_seed(seed)
     sizes = EncoderConfig(
@@ -57,11 +58,11 @@ def toy_explanandum(
         intermediate_size=48,
         max_position_embeddings=max_tokens,
     )
-    model = Explanandum(sizes, N_CLASSES, pooling)
+    model = NtExplanandum(sizes, N_CLASSES, pooling)
     model.eval()
     with torch.no_grad():
         hidden = model.encoder(seeded_ids())
-        pooled = model.pool(hidden, seeded_ids() != 1, None)
+        pooled = model.pool(hidden, seeded_ids(), None)
         for head in model.classifiers:
             _spread(head, pooled, 2.0)
     return model
@@ -125,7 +126,7 @@ def save_toy_checkpoints(
 def plain_pass(model: Explanandum, ids: torch.Tensor) -> PlainPass:
     """Return what an Explainer is given of reads, token ids [B, T]."""
     valid = model.valid(ids)
-    return PlainPass(ids, valid, *model.read(model.embed(ids), valid))
+    return PlainPass(ids, valid, *model.read(model.embed(ids), ids))
 
 
 def token_batch(lengths: Sequence[int], seed: int = 0) -> np.ndarray:

@@ -44,18 +44,18 @@ def _attention(x: Tensor, bias: Tensor, angles: tuple[Tensor, Tensor], attention
     return half(weights @ value).transpose(1, 2).reshape(x.shape)
 
 
-def relevance(model: Explanandum, embedded: Tensor, valid: Tensor, rank: int, targets: Tensor) -> Tensor:
+def relevance(model: Explanandum, embedded: Tensor, input_ids: Tensor, rank: int, targets: Tensor) -> Tensor:
     """Return each token's share in the explained class's margin over its rivals, float [B, T].
 
     Args:
-        embedded: float [B, T, D]; valid: bool [B, T]; targets: int64 [B], class within the rank.
+        embedded: float [B, T, D]; input_ids: int [B, T]; targets: int64 [B], class within the rank.
     """
     encoder = model.encoder
     with torch.enable_grad():
         leaf = embedded.clone().detach().requires_grad_()
         first: Any = encoder.encoder.layer[0]
         angles = rotary_angles(leaf.shape[1], first.attention.self.rotary_embeddings.inv_freq)
-        bias, x = padding_bias(valid, leaf.dtype), leaf
+        bias, x = padding_bias(model.valid(input_ids), leaf.dtype), leaf
         layers: list[Any] = list(encoder.encoder.layer)
         for layer in layers:
             mixed = _attention(_norm(x, layer.attention.LayerNorm), bias, angles, layer.attention.self)
@@ -63,9 +63,9 @@ def relevance(model: Explanandum, embedded: Tensor, valid: Tensor, rank: int, ta
             gate, up = layer.intermediate.dense(_norm(x, layer.LayerNorm)).chunk(2, dim=-1)
             x = x + layer.output.dense(half(_silu(gate) * up))
         hidden = _norm(x, encoder.encoder.emb_layer_norm_after)
-        logits = model.logits(model.pool(hidden, valid, None))[:, model.slices[rank]]
+        logits = model.logits(model.pool(hidden, input_ids, None))[:, model.slices[rank]]
         own = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
         rivals = torch.softmax(logits.scatter(1, targets.unsqueeze(1), -torch.inf), dim=1).detach()
         (own - (rivals * logits).sum(dim=1)).sum().backward()
         assert leaf.grad is not None
-        return (leaf.detach() * leaf.grad).sum(dim=-1) * valid
+        return (leaf.detach() * leaf.grad).sum(dim=-1) * model.valid(input_ids)

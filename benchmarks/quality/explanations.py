@@ -39,12 +39,12 @@ class Rivals:
         """Return mask of the read's tokens float [N, T - 1] -> probability of the explained class [N]."""
         model, classes = self.model, self.model.slices[rank]
         n = int(found.valid[i].sum())
-        embedded, valid = found.embedded[i : i + 1, :n], found.valid[i : i + 1, :n]
+        embedded, input_ids = found.embedded[i : i + 1, :n], found.input_ids[i : i + 1, :n]
         target = int(found.targets[i, rank])
 
         def probability(tokens: Tensor) -> Tensor:
             mask = torch.cat((torch.ones(len(tokens), 1), tokens.float()), dim=1)
-            logits = model.classify(embedded.expand(len(tokens), -1, -1), valid.expand(len(tokens), -1), mask)
+            logits = model.classify(embedded.expand(len(tokens), -1, -1), input_ids.expand(len(tokens), -1), mask)
             return torch.softmax(logits[:, classes], dim=-1)[:, target]
 
         return probability
@@ -164,7 +164,7 @@ def score_all(
 
 def plain_evidence(model: Explanandum, found: Explained) -> Tensor:
     """Return what each token's final hidden state adds to the explained class's logit, [B, R, T]."""
-    return model.evidence(*model.read(found.embedded, found.valid), found.targets)
+    return model.evidence(*model.read(found.embedded, found.input_ids), found.targets)
 
 
 def smoothed(scores: Tensor, valid: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def smoothed(scores: Tensor, valid: Tensor) -> Tensor:
 def all_relevance(model: Explanandum, found: Explained) -> Tensor:
     """Return AttnLRP's relevance for the explained class of every rank, [B, R, T]."""
     ranks = range(found.targets.shape[1])
-    each = [relevance(model, found.embedded, found.valid, r, found.targets[:, r]) for r in ranks]
+    each = [relevance(model, found.embedded, found.input_ids, r, found.targets[:, r]) for r in ranks]
     return torch.stack(each, dim=1)
 
 
@@ -191,7 +191,7 @@ def explained_as(
     """Return a batch explained for these classes of a rank, and for the calls of the others."""
     valid = model.valid(batch.input_ids)
     embedded = model.embed(batch.input_ids)
-    seen = PlainPass(batch.input_ids, valid, *model.read(embedded, valid))
+    seen = PlainPass(batch.input_ids, valid, *model.read(embedded, batch.input_ids))
     plain = model.top_classes(seen.logits)
     asked = plain.clone()
     asked[:, rank] = targets
@@ -209,7 +209,7 @@ def located(
         "mask": lambda f, r: f.logits.amax(dim=1),
         "evidence": lambda f, r: plain_evidence(model, f)[:, r],
         "smoothed_evidence": lambda f, r: smoothed(plain_evidence(model, f), f.valid)[:, r],
-        "attn_lrp": lambda f, r: relevance(model, f.embedded, f.valid, r, f.targets[:, r]),
+        "attn_lrp": lambda f, r: relevance(model, f.embedded, f.input_ids, r, f.targets[:, r]),
     }
     slow: dict[str, Method] = {
         "lime": rivals.lime(50),
@@ -247,7 +247,7 @@ def measured(model: Explanandum, batches: list[Explained], scores: list[Tensor])
         n = len(given)
         by_rank, regions = [], []
         for r in range(given.shape[1]):
-            curves = probability_curves(model, found.embedded[:n], found.valid[:n], found.targets[:n], given[:, r])
+            curves = probability_curves(model, found.embedded[:n], found.input_ids[:n], found.targets[:n], given[:, r])
             by_rank.append(measures(*(curve[:, :, r].double().numpy() for curve in curves)))
             part = Explained(*(value[:n] for value in vars(found).values()))
             opened = best_tokens(given[:, r], part.valid, OPEN_SHARE) > 0

@@ -52,13 +52,12 @@ class ExplainerLoss:
         self.bf16 = bf16
         if config.compile:
             # Written out, attention's backward pass is several times faster on a CPU than the flash kernel's.
-            encoder = explanandum.encoder
-            encoder.explicit_attention = not torch.cuda.is_available()
-            encoder.encode = torch.compile(encoder.encode, dynamic=True)  # type: ignore[method-assign]
+            explanandum.write_out_attention(not torch.cuda.is_available())
+            explanandum.compile_encoder()
 
-    def _classify(self, embedded: Tensor, valid: Tensor, mask: Tensor | None = None) -> Tensor:
+    def _classify(self, embedded: Tensor, input_ids: Tensor, mask: Tensor | None = None) -> Tensor:
         with torch.autocast(embedded.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.explanandum.classify(embedded, valid, mask).float()
+            return self.explanandum.classify(embedded, input_ids, mask).float()
 
     def __call__(self, trained: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the named terms, each already multiplied by its lambda.
@@ -77,11 +76,11 @@ class ExplainerLoss:
         if config.targets == "predicted":
             targets = torch.where(is_chimera.unsqueeze(1), targets, model.top_classes(plain.logits))
         if is_chimera.any():
-            targets[is_chimera] = self._seen(embedded, valid, inside, targets, is_chimera)
+            targets[is_chimera] = self._seen(plain, embedded, inside, targets, is_chimera)
         own, other = self._masks(trained, plain, targets)
         target = own.amax(dim=1)
-        kept = self._classify(embedded, valid, target) * config.sharpness
-        hidden = self._classify(embedded, valid, (1 - target) * valid) * config.complement_sharpness
+        kept = self._classify(embedded, input_ids, target) * config.sharpness
+        hidden = self._classify(embedded, input_ids, model.complement(input_ids, target)) * config.complement_sharpness
         if config.complement == "call":
             complement = terms.call_loss(hidden, targets, model.slices, config.complement_rank_weights)
         else:
@@ -107,17 +106,17 @@ class ExplainerLoss:
         """Return the embeddings [B, T, D] and what the classifier makes of the plain reads."""
         embedded = self.explanandum.embed(input_ids)
         with torch.autocast(embedded.device.type, torch.bfloat16, enabled=self.bf16):
-            hidden, logits = self.explanandum.read(embedded, valid)
+            hidden, logits = self.explanandum.read(embedded, input_ids)
         return embedded, PlainPass(input_ids, valid, hidden.float(), logits.float())
 
     @torch.no_grad()
-    def _seen(self, embedded: Tensor, valid: Tensor, inside: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+    def _seen(self, plain: PlainPass, embedded: Tensor, inside: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
         """Return the targets of some rows, -1 where the classifier does not call them with all else hidden.
 
         A mask cannot find what the classifier does not see.
         """
-        kept = (inside & valid)[rows].to(embedded.dtype)
-        called = self.explanandum.top_classes(self._classify(embedded[rows], valid[rows], kept))
+        kept = (inside & plain.valid)[rows].to(embedded.dtype)
+        called = self.explanandum.top_classes(self._classify(embedded[rows], plain.input_ids[rows], kept))
         return torch.where(called == targets[rows], called, -1)
 
     def _masks(self, trained: nn.Module, plain: PlainPass, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,9 +150,9 @@ def evaluate_explainer(loss: ExplainerLoss, trained: TrainedExplainer, reads: La
         batch = evaluation_batch(reads, rows, window_bp)
         measured = {name: float(value) * len(rows) for name, value in loss(trained, vars(batch)).items()}
         found = explain(model, trained.explainer, batch)
-        mask, valid = found.mask(), found.valid
-        kept = model.top_classes(model.classify(found.embedded, valid, mask))
-        left = model.top_classes(model.classify(found.embedded, valid, (1 - mask) * valid))
+        mask, valid, ids = found.mask(), found.valid, found.input_ids
+        kept = model.top_classes(model.classify(found.embedded, ids, mask))
+        left = model.top_classes(model.classify(found.embedded, ids, model.complement(ids, mask)))
         measured["mask_mean"] = float((mask.sum(1) / valid.sum(1)).sum())
         measured["mask_open"] = float((((mask >= 0.5) & valid).sum(1) / valid.sum(1)).sum())
         for r in range(found.plain.shape[1]):
@@ -182,10 +181,10 @@ def new_explainer(explanandum: Explanandum, kind: str) -> Explainer:
     """Return an untrained Explainer of that kind for a classifier."""
     n_classes = sum(explanandum.n_classes)
     if kind == "lstm":
-        return LstmExplainer(LstmConfig(num_classes=n_classes))
+        return LstmExplainer(LstmConfig(vocab_size=explanandum.vocab_size, num_classes=n_classes))
     return ReadoutExplainer(
         ReadoutConfig(
-            hidden_size=explanandum.config.hidden_size,
+            hidden_size=explanandum.hidden_size,
             num_ranks=len(explanandum.n_classes),
             num_classes=n_classes,
             evidence_start=explanandum.pooling == "mean",

@@ -25,6 +25,7 @@ from wyr_batch.checks.files import exists
 from wyr_batch.errors import InputError, ModelError
 from wyr_batch.models.checkpoints import load_encoder, load_explanandum, read_ranks, save_explanandum
 from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.families.nt import NtExplanandum
 from wyr_batch.ranks import Rank
 
 from ..config import ExplanandumConfig, LoopConfig
@@ -44,14 +45,14 @@ class TrainedExplanandum(nn.Module):
     that a masked read is nothing the classifier has never seen (Hase et al., NeurIPS 2021).
     """
 
-    def __init__(self, explanandum: Explanandum, config: ExplanandumConfig) -> None:
+    def __init__(self, explanandum: NtExplanandum, config: ExplanandumConfig) -> None:
         super().__init__()
         self.explanandum = explanandum
         encoder = explanandum.encoder
         if config.compile:  # written out, attention's backward pass is faster on a CPU than the flash kernel's
             encoder.explicit_attention = not torch.cuda.is_available()
         self._encode = torch.compile(encoder.encode, dynamic=True) if config.compile else encoder.encode
-        self.frame_head = nn.Linear(explanandum.config.hidden_size, N_FRAMES)
+        self.frame_head = nn.Linear(explanandum.hidden_size, N_FRAMES)
         self.dropout, self.hide_share = config.dropout, config.hide_share
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +64,7 @@ class TrainedExplanandum(nn.Module):
             mask = random_mask(valid, self.hide_share)
             embedded = embedded * mask.unsqueeze(-1)
         hidden = self._encode(embedded, valid)
-        pooled = F.dropout(model.pool(hidden, valid, mask), self.dropout, self.training)
+        pooled = F.dropout(model.pool(hidden, input_ids, mask), self.dropout, self.training)
         return model.logits(pooled), self.frame_head(pooled)
 
 
@@ -77,7 +78,7 @@ def random_mask(valid: Tensor, most: float) -> Tensor:
     return (kept & valid).float()
 
 
-def initialise(model: Explanandum) -> None:
+def initialise(model: NtExplanandum) -> None:
     """Start as a mean of layer-normed embeddings: small normal embeddings, residual outputs zero."""
     nn.init.normal_(model.encoder.embeddings.word_embeddings.weight, std=0.1)
     for layer in model.encoder.encoder.layer:
@@ -146,7 +147,7 @@ def train_explanandum(
     torch.manual_seed(loop.seed)
     encoder = load_encoder(start_from) if start_from else None
     sizes = encoder.config if encoder else config.encoder()
-    explanandum = Explanandum(sizes, [len(rank.labels) for rank in ranks], config.pooling)
+    explanandum = NtExplanandum(sizes, [len(rank.labels) for rank in ranks], config.pooling)
     if encoder and _same_ranks(start_from, ranks):
         explanandum.load_state_dict(load_explanandum(Path(str(start_from)))[0].state_dict())
     elif encoder:

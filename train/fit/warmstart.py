@@ -39,7 +39,7 @@ class WarmStartLoss:
         with torch.no_grad():
             embedded = model.embed(input_ids)
             with torch.autocast(embedded.device.type, torch.bfloat16, enabled=self.bf16):
-                hidden, logits = model.read(embedded, valid)
+                hidden, logits = model.read(embedded, input_ids)
             plain = PlainPass(input_ids, valid, hidden.float(), logits.float())
             targets = model.top_classes(plain.logits)
             scores = model.evidence(plain.hidden, plain.logits, targets)

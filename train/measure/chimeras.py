@@ -122,8 +122,8 @@ def mask_scorer(explanandum: Explanandum, explainer: Explainer) -> Scorer:
     """Return the mask logits of an Explainer as scores."""
 
     def scores(batch: LabelledBatch, rank: int, targets: Tensor) -> Tensor:
-        valid = explanandum.valid(batch.input_ids)
-        plain = PlainPass(batch.input_ids, valid, *explanandum.read(explanandum.embed(batch.input_ids), valid))
+        ids = batch.input_ids
+        plain = PlainPass(ids, explanandum.valid(ids), *explanandum.read(explanandum.embed(ids), ids))
         asked = explanandum.top_classes(plain.logits)
         asked[:, rank] = targets
         return explainer.class_logits(explanandum, plain, asked + first_classes(explanandum))[:, rank]

@@ -37,7 +37,7 @@ def classify_chunks(explanandum: Explanandum, input_ids: Tensor, mask: Tensor, v
         cls_id = int(input_ids[0, 0])
         place = torch.from_numpy(rows[starts] * 2 + relevant[starts])
         for some in batches_by_length(lengths + 1, BATCH_TOKENS, BATCH_ROWS):
-            batch = np.full((len(some), lengths[some].max() + 1), explanandum.config.pad_token_id, np.int64)
+            batch = np.full((len(some), lengths[some].max() + 1), explanandum.pad_id, np.int64)
             batch[:, 0] = cls_id
             row = np.repeat(np.arange(len(some)), lengths[some])
             within = np.arange(len(row)) - np.repeat(np.cumsum(lengths[some]) - lengths[some], lengths[some])

@@ -63,7 +63,7 @@ def measure_controls(
         noise = replace(_first_window(mixed, rows, window_bp, reverse=False), labels=found.plain)
         spoilt = explain(explanandum, explainer, noise, "labels")
         mask = spoilt.mask()
-        kept = explanandum.top_classes(explanandum.classify(spoilt.embedded, spoilt.valid, mask))
+        kept = explanandum.top_classes(explanandum.classify(spoilt.embedded, spoilt.input_ids, mask))
         after.append((spoilt.plain == found.plain).numpy())
         masked.append((kept == found.plain).numpy())
         means.append((mask.sum(dim=1) / spoilt.valid.sum(dim=1)).numpy())

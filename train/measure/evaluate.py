@@ -69,8 +69,7 @@ def blank_divergence(explanandum: Explanandum, input_ids: Tensor) -> Tensor:
 
     As 1 - entropy / log(classes): 0 is uniform, 1 decided. The paper asks for "approximately uniform" (Methods).
     """
-    valid = explanandum.valid(input_ids)
-    logits = explanandum.classify(explanandum.embed(input_ids), valid, torch.zeros(valid.shape))
+    logits = explanandum(input_ids, torch.zeros(input_ids.shape))
     worst = []
     for classes in explanandum.slices:
         log_probs = torch.log_softmax(logits[:, classes].float(), dim=-1)
@@ -119,7 +118,7 @@ def evaluate(
         mask = found.mask()
         calls[PLAIN][rows] = found.plain
         for name, given in maskings(mask, found.valid).items():
-            calls[name][rows] = explanandum.top_classes(explanandum.classify(found.embedded, found.valid, given))
+            calls[name][rows] = explanandum.top_classes(explanandum.classify(found.embedded, found.input_ids, given))
         probs, counts = classify_chunks(explanandum, batch.input_ids, mask, found.valid)
         for kind, name in enumerate(CHUNKS):
             top = torch.stack([probs[:, kind, s].argmax(dim=-1) for s in explanandum.slices], dim=1)
@@ -192,7 +191,7 @@ def _closer_look(
         mask = found.mask()
         chance = permuted(mask, found.valid, generator)
         for name, scores in (("explainer", mask), ("random", chance)):
-            curves = probability_curves(explanandum, found.embedded, found.valid, found.targets, scores)
+            curves = probability_curves(explanandum, found.embedded, found.input_ids, found.targets, scores)
             faithful.add(name, *curves)
             _add_soft(faithful, name, explanandum, found, scores, curves[0][0])
         regions = region_measures(explanandum, found, mask, mask >= 0.5, placed)
@@ -224,16 +223,16 @@ def _add_soft(
 ) -> None:
     """Add what the explained classes lose under the soft mask and under its complement, plain being [B, R]."""
     for measure, given in (("loss_under_mask", mask), ("loss_under_complement", (1 - mask) * found.valid)):
-        logits = explanandum.classify(found.embedded, found.valid, given)
+        logits = explanandum.classify(found.embedded, found.input_ids, given)
         faithful.add_values(name, measure, plain - class_probabilities(explanandum, logits, found.targets))
 
 
 def _shifted(explanandum: Explanandum, found: Explained, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the calls under a mask and its complement, int64 [B, R] each, and the mask's mean, [B]."""
-    tokens = found.valid[:, 1:]
+    ids, tokens = found.input_ids, found.valid[:, 1:]
     mean = (mask[:, 1:] * tokens).sum(dim=1) / tokens.sum(dim=1).clamp(min=1)
-    kept = explanandum.top_classes(explanandum.classify(found.embedded, found.valid, mask))
-    left = explanandum.top_classes(explanandum.classify(found.embedded, found.valid, (1 - mask) * found.valid))
+    kept = explanandum.top_classes(explanandum.classify(found.embedded, ids, mask))
+    left = explanandum.top_classes(explanandum.classify(found.embedded, ids, explanandum.complement(ids, mask)))
     return kept, left, mean
 
 

@@ -55,7 +55,7 @@ def explain(
     """
     valid = explanandum.valid(batch.input_ids)
     embedded = explanandum.embed(batch.input_ids)
-    seen = PlainPass(batch.input_ids, valid, *explanandum.read(embedded, valid))
+    seen = PlainPass(batch.input_ids, valid, *explanandum.read(embedded, batch.input_ids))
     plain = explanandum.top_classes(seen.logits)
     targets = plain if explained == "predicted" else torch.where(batch.labels >= 0, batch.labels, plain)
     logits = explainer.class_logits(explanandum, seen, targets + first_classes(explanandum))

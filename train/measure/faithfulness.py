@@ -48,14 +48,15 @@ def class_probabilities(explanandum: Explanandum, logits: Tensor, targets: Tenso
 
 
 def probability_curves(
-    explanandum: Explanandum, embedded: Tensor, valid: Tensor, targets: Tensor, scores: Tensor
+    explanandum: Explanandum, embedded: Tensor, input_ids: Tensor, targets: Tensor, scores: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the explained classes' probabilities as tokens are hidden, and as they are shown, best first.
 
     Args:
-        embedded: float32 [B, T, D]; valid: bool [B, T]; targets: int64 [B, R]; scores: float [B, T].
+        embedded: float32 [B, T, D]; input_ids: int [B, T]; targets: int64 [B, R]; scores: float [B, T].
     Returns: deletion and insertion, float32 [S, B, R] each, S the places of `SHARES`.
     """
+    valid = explanandum.valid(input_ids)
     hidden: list[Tensor] = []
     shown: list[Tensor] = []
     for share in SHARES:
@@ -64,7 +65,7 @@ def probability_curves(
         cls[:, 0] = 1.0
         rest = valid.float() - best - cls
         for curve, kept in ((hidden, rest + cls), (shown, best + cls)):
-            logits = explanandum.classify(embedded, valid, kept)
+            logits = explanandum.classify(embedded, input_ids, kept)
             curve.append(class_probabilities(explanandum, logits, targets))
     return torch.stack(hidden), torch.stack(shown)
 

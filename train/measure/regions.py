@@ -39,7 +39,7 @@ def region_measures(
     tokens = found.valid.clone()
     tokens[:, 0] = False
     opened = opened & tokens
-    plain = class_probabilities(explanandum, explanandum.classify(found.embedded, found.valid), found.targets)
+    plain = class_probabilities(explanandum, explanandum.classify(found.embedded, found.input_ids), found.targets)
     plain = plain.masked_fill(~opened.any(dim=1, keepdim=True), torch.nan)
     totals = {name: {"comprehensiveness": 0 * plain, "sufficiency": 0 * plain} for name in ("regions", "random")}
     for taken in _taken(scores.numpy(), opened.numpy(), tokens.numpy(), rng):
@@ -47,7 +47,7 @@ def region_measures(
             kept = torch.from_numpy(regions).float()
             for measure, mask in (("comprehensiveness", tokens.float() - kept), ("sufficiency", kept)):
                 mask[:, 0] = 1.0  # <cls> stays
-                logits = explanandum.classify(found.embedded, found.valid, mask * found.valid)
+                logits = explanandum.classify(found.embedded, found.input_ids, mask * found.valid)
                 left = class_probabilities(explanandum, logits, found.targets)
                 totals[name][measure] = totals[name][measure] + (plain - left) / len(SHARES)
     return {name: {f"region_{m}": value for m, value in by.items()} for name, by in totals.items()}

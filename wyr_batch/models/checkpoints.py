@@ -31,6 +31,7 @@ from wyr_batch.errors import MissingExtraError, ModelError
 from wyr_batch.models.encoder import Encoder, EncoderConfig
 from wyr_batch.models.explainer import KINDS, Explainer
 from wyr_batch.models.explanandum import POOLINGS, Explanandum
+from wyr_batch.models.families.nt import NtExplanandum
 from wyr_batch.models.lstm import LstmConfig, LstmExplainer
 from wyr_batch.models.readout import ReadoutConfig, ReadoutExplainer
 from wyr_batch.models.tensorfile import read_tensors, write_tensors
@@ -121,7 +122,7 @@ def load_explanandum(folder: Path) -> tuple[Explanandum, list[Rank]]:
     made, pooling = folder / "wyr.json", "mean"
     if exists(made, ModelError):
         pooling = Fields.read(made, ModelError, _ADVICE).text("pooling", "mean", one_of=POOLINGS)
-    model = Explanandum(config, [len(rank.labels) for rank in ranks], pooling)
+    model = NtExplanandum(config, [len(rank.labels) for rank in ranks], pooling)
     path = folder / "model" / "model.safetensors"
     tensors = {k: v.float() for k, v in read_tensors(path).items() if not k.startswith(UNUSED_KEYS)}
     _load_strictly(model, tensors, path)
@@ -141,7 +142,7 @@ def load_encoder(source: str) -> Encoder:
     if not is_folder(folder, ModelError):
         folder = _from_hub(source)
     if exists(folder / "model" / "model.safetensors", ModelError):
-        return load_explanandum(folder)[0].encoder
+        return _of_nt(load_explanandum(folder)[0]).encoder
     encoder = Encoder(EncoderConfig.from_json(folder / "config.json"))
     path, tensors = _bare_tensors(folder)
     prefix = "base_model." if any(key.startswith("esm.") for key in tensors) else "base_model.esm."
@@ -149,6 +150,13 @@ def load_encoder(source: str) -> Encoder:
     kept = {k.removeprefix("base_model.esm."): v for k, v in full.items() if not k.startswith(UNUSED_KEYS)}
     _load_strictly(encoder, kept, path)
     return encoder
+
+
+def _of_nt(model: Explanandum) -> NtExplanandum:
+    """Return the model if it is of the family NT v2. Raises: ModelError."""
+    if not isinstance(model, NtExplanandum):
+        raise ModelError("explanandum", f"the family {model.family}", NtExplanandum.family)
+    return model
 
 
 def _from_hub(name: str) -> Path:
@@ -223,7 +231,7 @@ def save_explanandum(
     """Write a classifier checkpoint in the published layout; `half` stores float16."""
     for name in ("base_model", "data_processor", "model"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "base_model" / "config.json", model.config.to_json())
+    write_whole(folder / "base_model" / "config.json", _of_nt(model).config.to_json())
     write_whole(folder / "base_model" / "vocab.txt", "\n".join(vocabulary()))
     _write_json(folder / "base_model" / "tokenizer_config.json", _TOKENIZER_CONFIG)
     _write_json(folder / "data_processor" / "labels.json", {"ranks": ranks_to_json(ranks)})

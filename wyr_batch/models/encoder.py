@@ -109,11 +109,6 @@ class EncoderConfig:
         return json.dumps(fixed | asdict(self), indent=2) + "\n"
 
 
-def full_precision(x: Tensor) -> Tensor:
-    """Return x in float32, or as it is if it is float64: half precision never goes further than here."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def padding_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:
     """Return what is added to attention scores: 0 at tokens, `PADDING_SCORE` at padding.
 

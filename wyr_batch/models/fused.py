@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wyr_batch.models.encoder import full_precision
 from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.numbers import full_precision
 
 
 class FusedOutput(NamedTuple):
@@ -69,16 +69,16 @@ class Fused(nn.Module):
         model = self.explanandum
         valid = model.valid(input_ids)
         embedded = model.embed(input_ids)
-        hidden, logits = model.read(embedded, valid)
+        hidden, logits = model.read(embedded, input_ids)
         explained = torch.where(explain_ids < 0, model.top_classes(logits), explain_ids.long())
         plain = PlainPass(input_ids, valid, hidden, logits)
         mask_logits = self.explainer.class_logits(model, plain, explained + self.first_class)
-        rank_masks = exact_sigmoid(full_precision(mask_logits)) * valid.unsqueeze(1)
-        mask = rank_masks.amax(dim=1)
+        rank_masks = model.rank_masks(input_ids, exact_sigmoid(full_precision(mask_logits)))
+        mask = model.joined_mask(rank_masks, explained)
         probs = model.probabilities(logits)
         masked_probs = probs[:, :0]
         if masked_calls:
-            masked_probs = model.probabilities(model.classify(embedded, valid, mask))
+            masked_probs = model.probabilities(model.classify(embedded, input_ids, mask))
         return FusedOutput(
             mask=mask,
             rank_masks=rank_masks,

@@ -22,9 +22,10 @@ from torch.nn import functional as F
 from wyr_batch.checks.fields import Fields
 from wyr_batch.checks.files import shown_path
 from wyr_batch.errors import ModelError
-from wyr_batch.models.encoder import MOST_LAYERS, MOST_WIDTH, full_precision
+from wyr_batch.models.encoder import MOST_LAYERS, MOST_WIDTH
 from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.numbers import full_precision
 
 BATCH_NORM_EPS = 1e-5
 

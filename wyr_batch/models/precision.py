@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wyr_batch.models.encoder import Encoder, full_precision
+from wyr_batch.models.encoder import Encoder
 from wyr_batch.models.fused import Fused
+from wyr_batch.models.numbers import full_precision
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -63,5 +64,5 @@ def in_precision(fused: Fused, dtype: str) -> Fused:
     """Return a copy of the fused function whose encoder computes in 'float16' or 'bfloat16'; 'float32' is a copy."""
     copied = copy.deepcopy(fused)
     if dtype != "float32":
-        halve_encoder(copied.explanandum.encoder, HALVES[dtype])
+        copied.explanandum.halve(HALVES[dtype])
     return copied

@@ -25,9 +25,10 @@ from torch.nn import functional as F
 from wyr_batch.checks.fields import Fields
 from wyr_batch.checks.files import shown_path
 from wyr_batch.errors import ModelError
-from wyr_batch.models.encoder import MOST_LAYERS, MOST_WIDTH, full_precision
+from wyr_batch.models.encoder import MOST_LAYERS, MOST_WIDTH
 from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.numbers import full_precision
 
 # Standard deviations, in tokens, that the evidence is smoothed with, and what each counts at the start.
 SMOOTHING_TOKENS = (1, 4, 10, 20)
@@ -124,7 +125,7 @@ class ReadoutExplainer(Explainer):
         )
 
     def sizes_of(self, explanandum: Explanandum) -> dict[str, int]:
-        sizes = {"hidden_size": explanandum.config.hidden_size, "num_ranks": len(explanandum.n_classes)}
+        sizes = {"hidden_size": explanandum.hidden_size, "num_ranks": len(explanandum.n_classes)}
         return super().sizes_of(explanandum) | sizes
 
     def class_logits(self, explanandum: Explanandum, plain: PlainPass, classes: Tensor) -> Tensor:

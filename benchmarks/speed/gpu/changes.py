@@ -159,8 +159,8 @@ def directions_apart(machine: Machine, module: Any) -> Run:
 def on_side_stream(machine: Machine, module: Any) -> Run:
     """The Explainer's features beside the plain pass; only the rows of the classes wait for it."""
     torch = need_torch()
-    from wyr_batch.models.encoder import full_precision
     from wyr_batch.models.fused import FusedOutput, exact_sigmoid
+    from wyr_batch.models.numbers import full_precision
 
     model, explainer = module.explanandum, module.explainer
     side = torch.cuda.Stream(machine.device) if machine.on_gpu else None
@@ -172,7 +172,7 @@ def on_side_stream(machine: Machine, module: Any) -> Run:
         with torch.cuda.stream(side) if side is not None else nullcontext():
             features = explainer.normalised(explainer.features(ids, valid), valid)
         embedded = model.embed(ids)
-        _, logits = model.read(embedded, valid)
+        _, logits = model.read(embedded, ids)
         explained = torch.where(asked < 0, model.top_classes(logits), asked.long())
         if side is not None:
             torch.cuda.current_stream().wait_stream(side)
@@ -182,7 +182,7 @@ def on_side_stream(machine: Machine, module: Any) -> Run:
         mask_logits = mask_logits + explainer.head.bias[classes].unsqueeze(-1)
         rank_masks = exact_sigmoid(full_precision(mask_logits)) * valid.unsqueeze(1)
         mask = rank_masks.amax(dim=1)
-        masked_logits = model.classify(embedded, valid, mask)
+        masked_logits = model.classify(embedded, ids, mask)
         probs, masked_probs = model.probabilities(logits), model.probabilities(masked_logits)
         return FusedOutput(mask, rank_masks, explained.to(torch.int32), probs, masked_probs)
 
