@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 
 from wyr_batch.errors import InputError
 from wyr_batch.reads.chunk import ReadChunk, joined
-from wyr_batch.reads.open import Reads
+from wyr_batch.reads.open import OpenInput
 from wyr_batch.reads.records import offsets_from, shown
 
 _ADVICE = "Give files of the same reads in the same order."
 
 
-def paired_chunks(first: Reads, second: Reads) -> Generator[ReadChunk, None, None]:
+def paired_chunks(first: OpenInput, second: OpenInput) -> Generator[ReadChunk, None, None]:
     """Yield the reads of two files in turn; the chunks' `source` is the first file.
 
     Raises: InputError after the last good pair if names differ, a file ends before the other, or is damaged.
@@ -62,7 +62,7 @@ def paired_chunks(first: Reads, second: Reads) -> Generator[ReadChunk, None, Non
         left = [chunk.part(n, len(chunk)) if len(chunk) > n else None for chunk in (one, two)]
 
 
-def interleaved_chunks(reads: Reads) -> Iterator[ReadChunk]:
+def interleaved_chunks(reads: OpenInput) -> Iterator[ReadChunk]:
     """Yield the reads of a file in which mates follow each other; chunks hold whole pairs.
 
     Raises: InputError after the last good pair if names differ or a read is left over.
