@@ -39,6 +39,7 @@ ORDER = (
         "engines",
         "models",
         "tokens",
+        "texts",
         "reads",
         "cache",
         "bundle",

@@ -31,6 +31,7 @@ from wyr_batch.reads.stream import InputWatch, read_new
 UNIT_READS, UNIT_BASES = 16_384, 16_000_000
 
 _CHUNK = pa.schema([("id", pa.string()), ("mate", pa.int8()), ("bases", pa.large_binary())])
+_OF_TEXTS = ("letters", "second")  # columns that are there where the chunks have them
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,20 @@ def table_from_unit(unit: Unit) -> pa.Table:
         "chunks": [[chunk.source, chunk.first_record, chunk.place] for chunk in unit.chunks],
     }
     stream = pa.BufferOutputStream()
-    with pa.ipc.new_stream(stream, _CHUNK) as writer:
+    more = [name for name in _OF_TEXTS if unit.chunks and getattr(unit.chunks[0], name) is not None]
+    schema = pa.schema([*_CHUNK, *(pa.field(name, pa.int64()) for name in more)])
+    with pa.ipc.new_stream(stream, schema) as writer:
         for chunk in unit.chunks:
             offsets, bases = np.ascontiguousarray(chunk.offsets), np.ascontiguousarray(chunk.bases)
             buffers = [None, pa.py_buffer(offsets), pa.py_buffer(bases)]
             reads = pa.Array.from_buffers(pa.large_binary(), len(chunk), buffers)
-            writer.write_batch(pa.record_batch([chunk.ids, pa.array(chunk.mates, pa.int8()), reads], schema=_CHUNK))
+            columns = [
+                chunk.ids,
+                pa.array(chunk.mates, pa.int8()),
+                reads,
+                *(pa.array(getattr(chunk, name)) for name in more),
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
     return _row(about, stream.getvalue())
 
 
@@ -147,6 +156,7 @@ def unit_from_table(table: pa.Table) -> Unit:
                     source,
                     first_record,
                     place,
+                    **{name: batch.column(name).to_numpy() for name in batch.schema.names if name in _OF_TEXTS},
                 )
             )
     return Unit(about["unit"], about["first_read"], tuple(about["digest"]), chunks, about["share"])

@@ -12,7 +12,10 @@ from wyr_batch.reads.source import crc32
 
 
 class ReadsDigest:
-    """Running checksums of reads: ids, lengths and bases. They do not depend on how reads are cut into chunks."""
+    """Running checksums of reads: ids, lengths and bases, and where pairs of texts are cut.
+
+    They do not depend on how reads are cut into chunks.
+    """
 
     def __init__(self, values: Sequence[int] = (0, 0, 0)) -> None:
         self.values = tuple(values)
@@ -23,7 +26,8 @@ class ReadsDigest:
         bounds = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
         names = memoryview(ids.buffers()[2] or b"")[bounds[0] : bounds[-1]] if len(ids) else b""
         # Ends of names too, or "ab", "c" would be "a", "bc".
-        marks = np.stack([np.diff(bounds).astype(np.int64), chunk.lengths], axis=1)
+        cuts = [] if chunk.second is None else [chunk.second]
+        marks = np.stack([np.diff(bounds).astype(np.int64), np.diff(chunk.offsets), *cuts], axis=1)
         data = (names, marks.tobytes(), np.ascontiguousarray(chunk.bases).data)
         self.values = tuple(crc32(part, value) for part, value in zip(data, self.values, strict=True))
         return self.values

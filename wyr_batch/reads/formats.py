@@ -13,21 +13,25 @@ _HEAD_BYTES = 1 << 20
 _UNPACK = "Unpack it, or pack it with gzip or zstd instead."
 _BASECALL = "It holds signals, not bases: run a basecaller first and give its FASTQ or BAM."
 _CHECK = "Check the step that wrote it."
-_KNOWN: list[tuple[bytes, str, str]] = [
+NOT_UNPACKED: list[tuple[bytes, str, str]] = [
     (rb"BZh", "a bzip2 file", _UNPACK),
     (rb"\xfd7zXZ\0", "an xz file", _UNPACK),
     (rb"PK\x03\x04", "a zip file", _UNPACK),
     (rb"7z\xbc\xaf", "a 7z file", _UNPACK),
     (rb"\x04\x22M\x18", "an lz4 file", _UNPACK),
-    (rb"(?s:.{257})ustar", "a tar archive", "Take the files of reads out of it."),
+    (rb"(?s:.{257})ustar", "a tar archive", "Take the files out of it."),
     (rb"\x1f\x8b|\x28\xb5\x2f\xfd", "a packed file inside a packed file", "Unpack it once."),
+]
+UTF_16 = [(rb"\xff\xfe|\xfe\xff", "UTF-16 text", "Save it as UTF-8 text.")]
+_KNOWN = [
+    *NOT_UNPACKED,
     (rb"\x89HDF", "an HDF5 file (fast5)", _BASECALL),
     (rb"\x8bPOD", "a POD5 file", _BASECALL),
     (rb"NCBI\.sra", "an SRA file", "Turn it into FASTQ with fasterq-dump."),
     (rb"%PDF", "a PDF file", _CHECK),
     (rb"(?i)\s*<(!doctype|html|\?xml)", "a web page or XML", "Check the address it was downloaded from."),
     (rb"##fileformat=VCF", "a VCF file", "Give the reads themselves."),
-    (rb"\xff\xfe|\xfe\xff", "UTF-16 text", "Save it as plain text."),
+    *UTF_16,
 ]
 
 

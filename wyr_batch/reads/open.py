@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from types import TracebackType
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,34 @@ logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 1 << 20
 _PROTEIN_LETTERS, _PROTEIN_SHARE, _LOOKED_AT_BASES = np.frombuffer(b"efilpq", np.uint8), 0.1, 100_000
+
+
+class OpenInput(Protocol):
+    """What every kind of open input is: an iterator of `ReadChunk` and a context manager; see `Reads`."""
+
+    path: str
+    total_bytes: int | None
+
+    @property
+    def compressed_bytes_read(self) -> int:
+        """Bytes taken from the file so far; equals `total_bytes` at the end."""
+
+    def __iter__(self) -> Iterator[ReadChunk]: ...
+
+    def __next__(self) -> ReadChunk: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def close(self) -> None:
+        """Close the file; chunks already given stay good."""
+
+
+# Called with the path, and `place`, `qualities` and `warn` as `open_reads` has them.
+Opener = Callable[..., OpenInput]
 
 
 class Reads:
@@ -53,12 +82,14 @@ class Reads:
         block_bytes: int = _BLOCK_BYTES,
         place: int = 0,
         qualities: bool = False,
+        proteins: bool = False,
         warn: Callable[[str], None] = logger.warning,
     ) -> None:
         """
         Args:
             place: goes into the chunks.
             qualities: keep the qualities; reads without any are then an error.
+            proteins: are meant, so that their letters are nothing to warn of.
             warn: takes what a user should know of the file, each once.
         """
         for name, value in (("chunk_reads", chunk_reads), ("chunk_bases", chunk_bases)):
@@ -69,7 +100,7 @@ class Reads:
         self._name = STDIN_NAME if self.path == "-" else shown_path(self.path)
         self._warn, self._n_escaped = warn, 0
         self._record = self._line = 0  # good records and lines so far
-        self._block_bytes, self._qualities = block_bytes, qualities
+        self._block_bytes, self._qualities, self._proteins = block_bytes, qualities, proteins
         self._file, self.total_bytes = open_file(self.path)
         try:
             self._bytes = ByteSource(self._file, block_bytes)
@@ -103,7 +134,7 @@ class Reads:
 
     def __next__(self) -> ReadChunk:
         chunk = next(self._chunks)
-        if not self.n_reads:
+        if not self.n_reads and not self._proteins:
             self._look_at_letters(chunk.bases[:_LOOKED_AT_BASES])
         self.n_reads += len(chunk)
         self.n_bases += chunk.n_bases
@@ -227,6 +258,7 @@ def open_reads(
     chunk_bases: int = 4_000_000,
     place: int = 0,
     qualities: bool = False,
+    proteins: bool = False,
     warn: Callable[[str], None] = logger.warning,
 ) -> Reads:
     """Open reads by content.
@@ -235,10 +267,18 @@ def open_reads(
         path: a file, a pipe, or `-` for stdin.
         chunk_reads: most reads in a chunk.
         chunk_bases: most bases in a chunk; a longer read is a chunk of its own.
-        place, qualities, warn: see `Reads`.
+        place, qualities, proteins, warn: see `Reads`.
     Returns: a `Reads`; use it in `with`.
     Raises: InputError if there is nothing to read or it is no known format; damage further on is raised by
         the iteration, after the good reads.
     Example: `with open_reads("reads.fastq.gz") as reads: print(sum(chunk.n_bases for chunk in reads))`
     """
-    return Reads(path, chunk_reads=chunk_reads, chunk_bases=chunk_bases, place=place, qualities=qualities, warn=warn)
+    return Reads(
+        path,
+        chunk_reads=chunk_reads,
+        chunk_bases=chunk_bases,
+        place=place,
+        qualities=qualities,
+        proteins=proteins,
+        warn=warn,
+    )

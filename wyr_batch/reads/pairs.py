@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wyr_batch.errors import InputError
-from wyr_batch.reads.chunk import ReadChunk, joined_qualities
-from wyr_batch.reads.open import Reads
+from wyr_batch.reads.chunk import ReadChunk, joined
+from wyr_batch.reads.open import OpenInput
 from wyr_batch.reads.records import offsets_from, shown
 
 _ADVICE = "Give files of the same reads in the same order."
 
 
-def paired_chunks(first: Reads, second: Reads) -> Generator[ReadChunk, None, None]:
+def paired_chunks(first: OpenInput, second: OpenInput) -> Generator[ReadChunk, None, None]:
     """Yield the reads of two files in turn; the chunks' `source` is the first file.
 
     Raises: InputError after the last good pair if names differ, a file ends before the other, or is damaged.
@@ -62,7 +62,7 @@ def paired_chunks(first: Reads, second: Reads) -> Generator[ReadChunk, None, Non
         left = [chunk.part(n, len(chunk)) if len(chunk) > n else None for chunk in (one, two)]
 
 
-def interleaved_chunks(reads: Reads) -> Iterator[ReadChunk]:
+def interleaved_chunks(reads: OpenInput) -> Iterator[ReadChunk]:
     """Yield the reads of a file in which mates follow each other; chunks hold whole pairs.
 
     Raises: InputError after the last good pair if names differ or a read is left over.
@@ -117,15 +117,17 @@ def _in_turn(one: ReadChunk, two: ReadChunk) -> ReadChunk:
         reads = pa.LargeBinaryArray.from_buffers(
             pa.large_binary(), 2 * n, [None, pa.py_buffer(both.offsets), pa.py_buffer(values)]
         ).take(pa.array(order))
-        return np.frombuffer(reads.buffers()[2] or b"", np.uint8, both.n_bases)
+        return np.frombuffer(reads.buffers()[2] or b"", np.uint8, len(values))
 
     return replace(
         both,
         ids=both.ids.take(pa.array(order)),
         mates=np.tile(np.array([1, 2], np.int8), n),
         bases=in_order(both.bases),
-        offsets=offsets_from(both.lengths[order]),
+        offsets=offsets_from(np.diff(both.offsets)[order]),
         qualities=None if both.qualities is None else in_order(both.qualities),
+        letters=None if both.letters is None else both.letters[order],
+        second=None if both.second is None else both.second[order],
     )
 
 
@@ -135,6 +137,8 @@ def _one_after_the_other(one: ReadChunk, two: ReadChunk) -> ReadChunk:
         ids=pa.concat_arrays([one.ids, two.ids]),
         mates=np.concatenate([one.mates, two.mates]),
         bases=np.concatenate([one.bases, two.bases]),
-        offsets=offsets_from(np.concatenate([one.lengths, two.lengths])),
-        qualities=joined_qualities([one.qualities, two.qualities]),
+        offsets=offsets_from(np.concatenate([np.diff(one.offsets), np.diff(two.offsets)])),
+        qualities=joined([one.qualities, two.qualities]),
+        letters=joined([one.letters, two.letters]),
+        second=joined([one.second, two.second]),
     )

@@ -31,9 +31,10 @@ class Columns(NamedTuple):
     Attributes:
         ids: pa.string() [n].
         mates: int8 [n], 0 or 1/2.
-        bases: uint8 [sum of lengths], ASCII.
-        lengths: int64 [n].
+        bases: uint8 [sum of lengths], ASCII; of texts UTF-8.
+        lengths: int64 [n], in bytes.
         qualities: uint8 [sum of lengths], ASCII from `!` on; None unless they are asked for.
+        letters, second: as in `ReadChunk`.
     """
 
     ids: pa.StringArray
@@ -41,6 +42,8 @@ class Columns(NamedTuple):
     bases: Bytes
     lengths: Ints
     qualities: Bytes | None = None
+    letters: Ints | None = None
+    second: Ints | None = None
 
 
 @dataclass(frozen=True, slots=True)

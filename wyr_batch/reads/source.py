@@ -195,17 +195,22 @@ def _until_error(member: Any, packed: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def open_file(path: str) -> tuple[BinaryIO, int | None]:
-    """Return the open file (`-` is stdin) and its size, None if it is not a regular file. Raises: InputError."""
+def open_file(path: str, expected: str = EXPECTED) -> tuple[BinaryIO, int | None]:
+    """Return the open file (`-` is stdin) and its size, None if it is not a regular file.
+
+    Args:
+        expected: what it should be, for messages.
+    Raises: InputError.
+    """
     if path == "-":
-        return _open_stdin(), None
+        return _open_stdin(expected), None
     name = shown_path(path)
     try:
         file = open(path, "rb", buffering=0)  # noqa: SIM115 (Reads closes it)
     except IsADirectoryError:
-        raise InputError(name, "a folder", EXPECTED, "Give the files in it.") from None
+        raise InputError(name, "a folder", expected, "Give the files in it.") from None
     except FileNotFoundError:
-        raise InputError(name, "no such file", EXPECTED, "Check the path.") from None
+        raise InputError(name, "no such file", expected, "Check the path.") from None
     except (OSError, ValueError) as error:
         got = reason_of(error)
         raise InputError(name, f"{got!r} on opening", "a readable file", "Check its rights.") from None
@@ -213,14 +218,14 @@ def open_file(path: str) -> tuple[BinaryIO, int | None]:
     return file, status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def _open_stdin() -> BinaryIO:
+def _open_stdin(expected: str) -> BinaryIO:
     """Return standard input, unbuffered: a thread that waits in a buffered one holds its lock, and Python then dies."""
     if sys.stdin is None:
-        raise InputError("<stdin>", "a closed standard input", EXPECTED, "Give it, or name a file.")
+        raise InputError("<stdin>", "a closed standard input", expected, "Give it, or name a file.")
     try:
         return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     except (OSError, ValueError):  # a stand-in without a file descriptor, or closed since
         pass
     if sys.stdin.closed:
-        raise InputError("<stdin>", "a closed standard input", EXPECTED, "Give it, or name a file.")
+        raise InputError("<stdin>", "a closed standard input", expected, "Give it, or name a file.")
     return sys.stdin.buffer

@@ -18,7 +18,7 @@ from wyr_batch.checks.files import look_at, reason_of, shown_path
 from wyr_batch.errors import OtherReadsError, UsageError
 from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.reads.digest import ReadsDigest
-from wyr_batch.reads.open import Reads, open_reads
+from wyr_batch.reads.open import Opener, OpenInput, open_reads
 from wyr_batch.reads.pairs import interleaved_chunks, paired_chunks
 from wyr_batch.reads.source import open_file
 
@@ -34,6 +34,7 @@ class Inputs:
         paired: they are mates, two files at a time; interleaved: consecutive reads are mates.
         max_reads: None takes all.
         qualities: keep those of the bases; an input without is an error.
+        open_input: opens one, of the kind that is meant; see `texts.open.opener`.
     """
 
     paths: tuple[str, ...]
@@ -41,6 +42,7 @@ class Inputs:
     interleaved: bool = False
     max_reads: int | None = None
     qualities: bool = False
+    open_input: Opener = open_reads
 
 
 def input_list(files: Sequence[str], listed_in: Path | None) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ def check_distinct(inputs: Sequence[str], paired: bool) -> None:
     known: dict[tuple[int, int], str] = {}
     for i, path in enumerate(inputs):
         status = look_at(path) if path != "-" else None
-        if status is None or not stat.S_ISREG(status.st_mode):
+        if status is None or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             continue
         file = (status.st_dev, status.st_ino)
         if paired and i % 2 and known.get(file) == inputs[i - 1]:
@@ -85,11 +87,11 @@ class InputWatch:
             warn: takes what a user should know of an input.
         """
         self.warn = warn
-        self._open: list[Reads] = []
+        self._open: list[OpenInput] = []
         self._n_done = 0
         self.n_inputs = n_inputs
 
-    def now_reading(self, reads: Sequence[Reads]) -> None:
+    def now_reading(self, reads: Sequence[OpenInput]) -> None:
         """Say which inputs are open now; those before have been read."""
         self._n_done += len(self._open)
         self._open = list(reads)
@@ -110,15 +112,13 @@ class InputWatch:
         return done / self.n_inputs if self._open else None
 
 
-def check_readable(path: str) -> None:
+def check_readable(path: str, open_input: Opener = open_reads) -> None:
     """Raise InputError if an input is not there or of no known format; stdin and pipes are left alone."""
     status = look_at(path) if path != "-" else None
     if path == "-":
         open_file(path)  # raises if it is closed
-    elif status is None or stat.S_ISDIR(status.st_mode):
-        open_file(path)  # raises
-    elif stat.S_ISREG(status.st_mode):
-        open_reads(path).close()
+    elif status is None or stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
+        open_input(path).close()
 
 
 def read_chunks(inputs: Inputs, watch: InputWatch) -> Generator[ReadChunk, None, None]:
@@ -139,7 +139,7 @@ def _all_chunks(inputs: Inputs, watch: InputWatch) -> Iterator[ReadChunk]:
         paths = inputs.paths[i : i + at_once]
         with ExitStack() as stack:
             opened = [
-                stack.enter_context(open_reads(path, place=i, qualities=inputs.qualities, warn=watch.warn))
+                stack.enter_context(inputs.open_input(path, place=i, qualities=inputs.qualities, warn=watch.warn))
                 for path in paths
             ]
             watch.now_reading(opened)
