@@ -29,7 +29,6 @@ from wyr_batch.job.job import Job, damaged_inputs, keep_parts_on_error
 from wyr_batch.job.progress import Progress
 from wyr_batch.job.stats import RunStats
 from wyr_batch.pipeline import explain_reads
-from wyr_batch.prediction import Prediction, explained_from, predictions_from
 from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.reads.stream import InputWatch, check_distinct, check_readable, read_new
 from wyr_batch.rows.columns import RowBuilder
@@ -37,6 +36,8 @@ from wyr_batch.rows.counts import Counts
 from wyr_batch.rows.folder import check_output, parts_folder
 from wyr_batch.rows.kreport import is_kreport
 from wyr_batch.rows.parts import Parts
+from wyr_batch.rows.prediction import Prediction, explained_from, predictions_from
+from wyr_batch.tokens.open import open_tokenizer
 from wyr_batch.tokens.plan import Planner
 
 __all__ = ["Masker", "Prediction", "check_run_outputs", "load", "run", "summary_json"]
@@ -178,10 +179,18 @@ class Masker:
         """
         self.bundle, self.engine = bundle, engine
         self._masked_calls = masked_calls and engine.masked_calls
-        window_tokens = min(bundle.window_bp // 6, bundle.max_tokens - 1)
-        self._planner = Planner(window_tokens, window_tokens // 8, engine.default_batch_tokens, pad_to=engine.pad_to)
+        window_tokens = min(bundle.window_tokens, bundle.max_tokens - bundle.vocabulary.n_special)
+        self._planner = Planner(
+            window_tokens,
+            window_tokens // 8,
+            engine.default_batch_tokens,
+            pad_to=engine.pad_to,
+            tokenizer=open_tokenizer(bundle),
+            vocabulary=bundle.vocabulary,
+        )
         self._runner = BatchRunner(engine)
-        self._rows = RowBuilder(bundle.ranks)
+        self._token_ends, self._as_written = bool(bundle.vocabulary.file), bundle.input == "text"
+        self._rows = RowBuilder(bundle.ranks, token_ends=self._token_ends, as_written=self._as_written)
         self._one_at_a_time = threading.Lock()
 
     def predict(
@@ -198,12 +207,18 @@ class Masker:
         Raises: InputError for what is no sequence; UsageError for a rank or label that is not there; EngineError if
             read after read fails, the engine is closed, or this process was forked from the one that loaded it.
         """
-        chunk = ReadChunk.from_sequences(_as_texts(sequences))
+        chunk = self._chunk(_as_texts(sequences))
         step = self._step(explain)
         self.engine.check_usable()
         with self._one_at_a_time:
             done = step(self._planner.plan(chunk))
         return predictions_from(done, self._rows.status(done), self.bundle.ranks)
+
+    def _chunk(self, sequences: list[str], ids: Sequence[str] | None = None) -> ReadChunk:
+        """Return what `run` would read: sequences, or texts as they are."""
+        if self.bundle.input == "text":
+            return ReadChunk.from_texts(sequences, ids=ids)
+        return ReadChunk.from_sequences(sequences, ids)
 
     def _step(self, explain: str | Sequence[str]) -> ExplainStep:
         """Return what explains reads for some classes; its batches are as small as memory has asked for before."""
@@ -239,7 +254,7 @@ class Masker:
             raise InputError("predictions", "other ranks", f"those of {self.bundle.name}", "Use their Masker.")
         check_columns(mask_dtype, top_k, confidence)
         names = [read.read_id for read in predictions] if ids is None else ids
-        work = self._planner.plan(ReadChunk.from_sequences([read.sequence for read in predictions], names))
+        work = self._planner.plan(self._chunk([read.sequence for read in predictions], names))
         done = explained_from(predictions, work, len(self.bundle.ranks), self.bundle.n_classes)
         rows = RowBuilder(
             self.bundle.ranks,
@@ -249,6 +264,8 @@ class Masker:
             confidence=confidence,
             sequences=sequences,
             masked_calls=done.masked_probs.shape[1] > 0,
+            token_ends=self._token_ends,
+            as_written=self._as_written,
         )
         return rows.build(done)
 

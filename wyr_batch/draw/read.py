@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from wyr_batch.tokens.kmers import Int32s
+from wyr_batch.tokens.tokens import Int32s
 from wyr_batch.tokens.windows import Float32s
 
 KEPT = 0.5

@@ -27,7 +27,6 @@ from wyr_batch.bundle import Bundle
 from wyr_batch.engines.signature import OF_SECOND_PASS, EngineOutput, Int32s, output_shapes
 from wyr_batch.errors import EngineError, OutOfMemory, ShapeError, WyrError
 from wyr_batch.host import give_back_freed_memory
-from wyr_batch.tokens.kmers import CLS_ID
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ class Engine(abc.ABC):
         """Run one batch. From any thread; a call waits for the one before it.
 
         Args:
-            input_ids: int32 [B, T], `<cls>` first, right-padded with 1.
+            input_ids: int32 [B, T], special tokens as the bundle's vocabulary has them, right-padded.
             explain_ids: int32 [B, R], class within the rank, -1 the predicted one.
         Returns: EngineOutput in memory that no later call writes to.
         Raises: ShapeError if a shape or dtype is not what the model takes; OutOfMemory, EngineError if the runtime
@@ -104,11 +103,12 @@ class Engine(abc.ABC):
                 f"{explain_ids.dtype} {explain_ids.shape} beside input_ids {input_ids.dtype} {input_ids.shape}",
                 f"int32 {wanted} beside int32 [B, T]",
             )
-        if n_tokens > self.bundle.max_tokens or not (input_ids[:, 0] == CLS_ID).all():
+        first = self.bundle.vocabulary.prefix[:1]
+        if n_tokens > self.bundle.max_tokens or (first and not (input_ids[:, 0] == first[0]).all()):
             raise ShapeError(
                 "input_ids",
                 f"{n_tokens} tokens starting with {sorted(set(input_ids[:, 0].tolist()))[:3]}",
-                f"at most {self.bundle.max_tokens} starting with {CLS_ID}",
+                f"at most {self.bundle.max_tokens}" + (f" starting with {first[0]}" if first else ""),
             )
         with self._one_at_a_time:
             self.check_usable()

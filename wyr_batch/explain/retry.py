@@ -16,7 +16,7 @@ from wyr_batch.engines.base import Engine
 from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.errors import EngineError, OutOfMemory
 from wyr_batch.tokens.batches import pad_batch, padded_length
-from wyr_batch.tokens.kmers import Int32s, Int64s
+from wyr_batch.tokens.tokens import Int32s, Int64s
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class BatchRunner:
 
     def _infer(self, work: Work, rows: Int64s, wanted: Int32s, n_padded: int) -> EngineOutput | EngineError:
         """Return what the engine gives or raises; nothing of a batch that failed is held once this returns."""
-        input_ids = pad_batch(work.tokens.ids, work.windows, rows, n_padded)
+        input_ids = pad_batch(work.tokens.ids, work.windows, rows, n_padded, self.engine.bundle.vocabulary)
         try:
             return self.engine.infer(input_ids, np.ascontiguousarray(wanted[rows], np.int32))
         except EngineError as error:
@@ -104,9 +104,10 @@ class BatchRunner:
             yield from self.run(work, half, wanted, failed)
 
     def n_padded(self, work: Work, rows: Int64s) -> int:
-        """Return the tokens that each of these windows is padded to, `<cls>` counted."""
-        longest = int(work.windows.count[rows].max()) + 1
-        return padded_length(longest, self.engine.pad_to, self.engine.bundle.max_tokens)
+        """Return the tokens that each of these windows is padded to, special ones counted."""
+        bundle = self.engine.bundle
+        longest = int(work.windows.count[rows].max()) + bundle.vocabulary.n_special
+        return padded_length(longest, self.engine.pad_to, bundle.max_tokens)
 
     def _give_up(self, row: int, reason: str, failed: dict[int, str]) -> None:
         failed[row] = reason

@@ -11,8 +11,8 @@ from wyr_batch.engines.base import Engine
 from wyr_batch.explain.retry import BatchRunner
 from wyr_batch.ranks import rank_slices
 from wyr_batch.tokens.batches import kept_tokens, plan_batches
-from wyr_batch.tokens.kmers import Int32s, Int64s
 from wyr_batch.tokens.plan import Work
+from wyr_batch.tokens.tokens import Int32s, Int64s
 from wyr_batch.tokens.windows import Float32s, combine_probs
 
 
@@ -26,7 +26,7 @@ class Explained:
         explained_ids: int32 [n, R].
         probs, masked_probs: float32 [n, C]; masked_probs [n, 0] without masked calls.
         failed: reads for which the engine gave no result, by index in the chunk, and why; they hold zeros and -1.
-        n_run_tokens: tokens that were run, `<cls>` and the overlap of windows included.
+        n_run_tokens: tokens that were run, special ones and the overlap of windows included.
         n_padded_tokens: size of the batches that were run, padding included.
     """
 
@@ -83,16 +83,19 @@ class ExplainStep:
         other_call = (buffers.explained_ids != wanted).any(axis=1) & ~work.too_short[work.windows.read]
         other_call[work.repeats.spread(work.windows.first)[0]] = False
         other_call[list(buffers.failed)] = False
+        other_call &= ~np.isin(work.windows.read, list(work.refused))
         if other_call.any():
             rows = np.flatnonzero(other_call)
             pad_to = self.runner.engine.pad_to
             budget = max(len(batch) * self.runner.n_padded(work, batch) for batch in work.batches)
-            again = [rows[batch] for batch in plan_batches(work.windows.count[rows], budget, pad_to)]
+            counts, n_special = work.windows.count[rows], self.runner.engine.bundle.vocabulary.n_special
+            again = [rows[batch] for batch in plan_batches(counts, budget, pad_to, n_special)]
             self._run(work, again, wanted, buffers, plain=False)
         masked_probs = np.zeros((len(probs), 0), np.float32)
         if self.masked_calls:
             masked_probs = combine_probs(buffers.masked_probs, work.windows, self.slices)
-        failed = {int(work.windows.read[window]): reason for window, reason in buffers.failed.items()}
+        failed = dict(work.refused)
+        failed |= {int(work.windows.read[window]): reason for window, reason in buffers.failed.items()}
         without = work.too_short.copy()
         without[list(failed)] = True
         for column in (probs, masked_probs):
@@ -118,9 +121,11 @@ class ExplainStep:
     def _run(
         self, work: Work, batches: Iterable[Int64s], wanted: Int32s, buffers: _Buffers, plain: bool = True
     ) -> None:
+        vocabulary = self.runner.engine.bundle.vocabulary
+        n_before = len(vocabulary.prefix)
         for batch in batches:
             for rows, n_padded, out in self.runner.run(work, batch, wanted, buffers.failed):
-                cell, token = kept_tokens(work.windows, rows, n_padded)
+                cell, token = kept_tokens(work.windows, rows, n_padded, n_before)
                 buffers.mask[token] = out.mask.ravel()[cell]
                 for r, rank_mask in enumerate(buffers.rank_masks):
                     rank_mask[token] = out.rank_masks[:, r].ravel()[cell]
@@ -129,7 +134,7 @@ class ExplainStep:
                     buffers.masked_probs[rows] = out.masked_probs
                 if plain:
                     buffers.probs[rows] = out.probs
-                buffers.n_run_tokens += int(work.windows.count[rows].sum()) + len(rows)
+                buffers.n_run_tokens += int(work.windows.count[rows].sum()) + vocabulary.n_special * len(rows)
                 buffers.n_padded_tokens += n_padded * len(rows)
         if len(work.repeats):
             buffers.copy(work)

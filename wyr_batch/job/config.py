@@ -17,7 +17,8 @@ from wyr_batch.host import available_cpus
 from wyr_batch.ranks import Rank
 from wyr_batch.reads.stream import Inputs
 from wyr_batch.rows.parts import PART_S
-from wyr_batch.tokens.kmers import TOKEN_BP, Int32s
+from wyr_batch.tokens.kmers import TOKEN_BP
+from wyr_batch.tokens.tokens import Int32s
 
 MASK_DTYPES = ("float32", "float16", "uint8")
 
@@ -158,14 +159,20 @@ class RunConfig:
         return self.threads or available_cpus()
 
     def window_tokens(self, bundle: Bundle) -> tuple[int, int]:
-        """Return tokens per window and per overlap, `<cls>` not counted.
+        """Return tokens per window and per overlap, special ones not counted.
 
-        Raises: UsageError if the model takes less, or the overlap leaves no progress.
+        Raises: UsageError if the model takes less, the overlap leaves no progress, or tokens have no length in bases.
         """
+        if bundle.vocabulary.file:
+            for flag, given in (("--window", self.window_bp), ("--overlap", self.overlap_bp)):
+                if given is not None:
+                    size = f"{bundle.window_tokens} tokens, the windows of {bundle.name}"
+                    raise UsageError(flag, f"{given} bp", f"none: tokens differ in length. Windows have {size}")
+            return bundle.window_tokens, bundle.window_tokens // 8
         window_bp = bundle.window_bp if self.window_bp is None else self.window_bp
         overlap_bp = window_bp // 8 if self.overlap_bp is None else self.overlap_bp
         window, overlap = window_bp // TOKEN_BP, overlap_bp // TOKEN_BP
-        most = bundle.max_tokens - 1
+        most = bundle.max_tokens - bundle.vocabulary.n_special
         if not 1 <= window <= most:
             raise UsageError(
                 "--window",

@@ -19,7 +19,8 @@ from wyr_batch.masks.rows import MaskRows
 from wyr_batch.reads.chunk import ReadChunk, upper_case
 from wyr_batch.reads.records import shown
 from wyr_batch.reads.stream import Inputs, InputWatch, read_chunks
-from wyr_batch.tokens.kmers import Int64s, Uint8s
+from wyr_batch.tokens.kmers import Uint8s
+from wyr_batch.tokens.tokens import Int64s
 
 SEQUENCE = "sequence"
 _ADVICE = "Name the files with --reads, or run again with --sequences."

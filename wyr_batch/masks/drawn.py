@@ -11,7 +11,7 @@ from wyr_batch.draw.read import Call, DrawnRead
 from wyr_batch.errors import InputError
 from wyr_batch.masks.rows import MaskRows
 from wyr_batch.reads.records import shown
-from wyr_batch.tokens.kmers import Int32s
+from wyr_batch.tokens.tokens import Int32s
 from wyr_batch.tokens.windows import Float32s
 
 PROB, MASKED, MASKED_PROB = "_prob", "_masked", "_masked_prob"

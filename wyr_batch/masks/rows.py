@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wyr_batch.rows.segments import Segments
-from wyr_batch.tokens.kmers import Int32s, Int64s
+from wyr_batch.tokens.tokens import Int32s, Int64s
 from wyr_batch.tokens.windows import Float32s
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wyr_batch.export.bundle_json import bundle_json
+
 from benchmarks.kit import timed, write_reads
 from benchmarks.published_size import RANKS, READ_BP, make_checkpoints
 from benchmarks.speed.gpu.machine import Machine, Skipped, need_torch
-from wyr_batch.bundle import BundleFile, bundle_json, load_bundle, sha256_of, starter_path
+from wyr_batch.bundle import Bundle, BundleFile, load_bundle, sha256_of, starter_path
 
 PAPER_READS = 103_638
 MODELS = ("full_size", "starter")
@@ -47,18 +49,16 @@ def describe(machine: Machine, name: str) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "bundle.json"
     ]
-    text = bundle_json(
+    described = Bundle(
+        folder=folder,
         name=name,
         ranks=starter.ranks if name == "starter" else RANKS,
         max_tokens=64 if machine.quick else starter.max_tokens,
         window_bp=378 if machine.quick else starter.window_bp,
         pooling=starter.pooling if name == "starter" else "mean",
-        files=files,
-        training={},
-        metrics={},
-        licence="",
+        files=tuple(files),
     )
-    (folder / "bundle.json").write_text(text)
+    (folder / "bundle.json").write_text(bundle_json(described))
 
 
 def exported(machine: Machine) -> Iterator[tuple[str, Any]]:

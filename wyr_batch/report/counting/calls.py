@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from wyr_batch.masks.drawn import MASKED, MASKED_PROB, PROB
 from wyr_batch.masks.rows import MaskRows
-from wyr_batch.tokens.kmers import Int64s
+from wyr_batch.tokens.tokens import Int64s
 
 PROB_BINS = 20
 TOP_CALLS = 500

@@ -14,7 +14,7 @@ from wyr_batch.draw.read import KEPT
 from wyr_batch.errors import InputError
 from wyr_batch.masks.rows import MaskRows, TokenMasks
 from wyr_batch.report.counting.calls import Lineages, RankTally
-from wyr_batch.tokens.kmers import Int64s
+from wyr_batch.tokens.tokens import Int64s
 
 MASK_BINS = 32  # each holds 8 of the 256 values of a uint8 mask
 POSITIONS = 1000  # tokens from the start of a read

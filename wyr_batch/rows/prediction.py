@@ -16,8 +16,8 @@ from wyr_batch.explain.step import Explained
 from wyr_batch.ranks import Rank, rank_slices
 from wyr_batch.rows.columns import STATUSES
 from wyr_batch.rows.segments import find_segments, running_sum
-from wyr_batch.tokens.kmers import Tokens
 from wyr_batch.tokens.plan import Work
+from wyr_batch.tokens.tokens import Tokens
 
 
 class Segment(NamedTuple):
