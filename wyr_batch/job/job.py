@@ -19,6 +19,7 @@ from wyr_batch.reads.stream import InputWatch
 from wyr_batch.rows.columns import RowBuilder
 from wyr_batch.rows.manifest import describe_input
 from wyr_batch.rows.parts import Parts
+from wyr_batch.texts.open import READS
 from wyr_batch.tokens.plan import Planner
 
 logger = logging.getLogger(__name__)
@@ -30,11 +31,15 @@ class Job:
     Attributes:
         rows: makes the Parquet columns.
         explain_row: int32 [R], the class to explain per rank, -1 the predicted one.
+        kind: of the inputs: 'reads', 'proteins' or 'text'.
+        reading: what is read, and how.
     """
 
     def __init__(self, config: RunConfig, bundle: Bundle) -> None:
-        """Raises: UsageError if the bundle has no such class, or takes no such window."""
+        """Raises: UsageError if the bundle has no such class, or takes no such window or inputs."""
         self.config, self.bundle = config, bundle
+        self.kind: str = getattr(bundle, "input", READS)
+        self.reading = config.reading(self.kind)
         self.rows = RowBuilder(
             bundle.ranks,
             mask_dtype=config.mask_dtype,
@@ -107,6 +112,8 @@ class Job:
             "explain": list(config.explain) or ["predicted"],
             "ranks": [rank.name for rank in bundle.ranks],
         }
+        if self.kind != READS:
+            footer["input"] = self.kind
         return {
             "version": __version__,
             "bundle_sha256": bundle.sha256,
