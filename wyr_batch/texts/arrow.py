@@ -60,7 +60,7 @@ class ArrowTable:
                     for batch in batches:
                         yield from rows_of(batch, self._chosen)
                         self.share = (n_bytes + file.tell()) / max(1, self.total_bytes)
-                    n_bytes += file.tell()
+                    n_bytes += os.path.getsize(path)
                     self.share = n_bytes / max(1, self.total_bytes)
             except FAILURES as error:
                 got = f"Arrow data that cannot be read ({reason_of(error)}) {of}"
