@@ -58,8 +58,8 @@ class ArrowTable:
                     if not schema.equals(self._schema):
                         raise BadRow("", f"other columns {of}", "those of the first file")
                     for batch in batches:
-                        yield from rows_of(batch, self._chosen)
                         self.share = (n_bytes + file.tell()) / max(1, self.total_bytes)
+                        yield from rows_of(batch, self._chosen)
                     n_bytes += os.path.getsize(path)
                     self.share = n_bytes / max(1, self.total_bytes)
             except FAILURES as error:
