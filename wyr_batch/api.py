@@ -37,6 +37,7 @@ from wyr_batch.rows.folder import check_output, parts_folder
 from wyr_batch.rows.kreport import is_kreport
 from wyr_batch.rows.parts import Parts
 from wyr_batch.rows.prediction import Prediction, explained_from, predictions_from
+from wyr_batch.texts.arrow import is_dataset_folder
 from wyr_batch.tokens.open import open_tokenizer
 from wyr_batch.tokens.plan import Planner
 
@@ -78,7 +79,7 @@ def run(
 
         return run_on_ray(job, progress, check)
     for path in config.inputs:  # before an engine is opened, which may take minutes, and before anything is written
-        check_readable(path)
+        check_readable(path, job.reading.open_input)
     with ExitStack() as stack:
         stack.enter_context(limited_threads(config.n_threads))
         if not engines:
@@ -109,7 +110,7 @@ def _explain_all(
 ) -> None:
     """Reads -> parts -> output; what is finished is kept whatever happens."""
     watch = InputWatch(len(job.config.inputs))
-    chunks = read_new(job.config.reading, watch, parts.counts.n_reads, parts.digest)
+    chunks = read_new(job.reading, watch, parts.counts.n_reads, parts.digest)
     with Progress(lambda: watch.share, progress) as bar:
 
         def write(batch: pa.RecordBatch, counts: Counts, digest: tuple[int, ...]) -> None:
@@ -143,7 +144,8 @@ def check_run_outputs(
     outputs += [Output("--json", json_path, TEXT)] if json_path else []
     outputs += [Output("--report", report_path, TEXT)] if report_path else []
     outputs += [Output("--log", log_path, TEXT)] if log_path else []
-    sources = [Source("the input", path) for path in config.inputs if path == "-" or not is_folder(path)]
+    inputs = [path for path in config.inputs if path == "-" or not is_folder(path) or is_dataset_folder(path)]
+    sources = [Source("the input", path) for path in inputs]
     sources.append(Source("the bundle", config.model or starter_path()))
     sources += [Source("the list of inputs", infile_list)] if infile_list else []
     check_outputs(outputs, sources)
