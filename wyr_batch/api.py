@@ -196,30 +196,41 @@ class Masker:
         self._one_at_a_time = threading.Lock()
 
     def predict(
-        self, sequences: Iterable[str | bytes] | str | bytes, explain: str | Sequence[str] = "predicted"
+        self,
+        sequences: Iterable[str | bytes] | str | bytes,
+        explain: str | Sequence[str] = "predicted",
+        second: Iterable[str | bytes] | str | bytes | None = None,
     ) -> list[Prediction]:
         """Explain a few reads, in order; long ones are cut and stitched as `run` does.
 
         Calls from several threads run one after the other, for each uses all of the engine.
 
         Args:
-            sequences: reads as text or ASCII bytes; one alone is one read.
+            sequences: reads as text or ASCII bytes, for a model of texts the texts (bytes are UTF-8); one alone is one.
             explain: 'predicted', or RANK=LABEL for some ranks, as `run` has it.
+            second: the second text of each pair, for a model of pairs.
         Returns: one Prediction a read. A read that cannot be explained is one of status failed, with the reason.
         Raises: InputError for what is no sequence; UsageError for a rank or label that is not there; EngineError if
             read after read fails, the engine is closed, or this process was forked from the one that loaded it.
         """
-        chunk = self._chunk(_as_texts(sequences))
+        encoding = "utf-8" if self._as_written else "latin-1"
+        if second is not None and not self._as_written:
+            raise UsageError("second", f"texts, with a model of {self.bundle.input}", "none")
+        chunk = self._chunk(
+            _as_texts(sequences, encoding), seconds=None if second is None else _as_texts(second, encoding)
+        )
         step = self._step(explain)
         self.engine.check_usable()
         with self._one_at_a_time:
             done = step(self._planner.plan(chunk))
         return predictions_from(done, self._rows.status(done), self.bundle.ranks)
 
-    def _chunk(self, sequences: list[str], ids: Sequence[str] | None = None) -> ReadChunk:
+    def _chunk(
+        self, sequences: list[str], ids: Sequence[str] | None = None, seconds: list[str] | None = None
+    ) -> ReadChunk:
         """Return what `run` would read: sequences, or texts as they are."""
-        if self.bundle.input == "text":
-            return ReadChunk.from_texts(sequences, ids=ids)
+        if self._as_written:
+            return ReadChunk.from_texts(sequences, seconds, ids)
         return ReadChunk.from_sequences(sequences, ids)
 
     def _step(self, explain: str | Sequence[str]) -> ExplainStep:
@@ -284,7 +295,7 @@ class Masker:
         self.close()
 
 
-def _as_texts(sequences: Iterable[str | bytes] | str | bytes) -> list[str]:
+def _as_texts(sequences: Iterable[str | bytes] | str | bytes, encoding: str) -> list[str]:
     """Return reads as text. Raises: InputError naming the one that is none."""
     if isinstance(sequences, str | bytes):
         sequences = [sequences]
@@ -296,7 +307,10 @@ def _as_texts(sequences: Iterable[str | bytes] | str | bytes) -> list[str]:
             raise InputError(
                 f"sequences, item {i + 1}", type(item).__name__, "text", "Give str(item) if that is its bases."
             )
-        texts.append(item if isinstance(item, str) else item.decode("latin-1"))
+        try:
+            texts.append(item if isinstance(item, str) else item.decode(encoding))
+        except UnicodeDecodeError as error:
+            raise InputError(f"sequences, item {i + 1}", str(error), "UTF-8", "Decode it first.") from None
     return texts
 
 
