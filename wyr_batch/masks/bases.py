@@ -27,27 +27,28 @@ _ADVICE = "Name the files with --reads, or run again with --sequences."
 
 @dataclass(frozen=True, slots=True)
 class RowBases:
-    """Bases of consecutive rows, upper case.
+    """Bases of consecutive rows, upper case; of texts all of them, as they are.
 
     Attributes:
-        bases: uint8 [offsets[n]], ASCII; offsets: int64 [n + 1].
+        bases: uint8 [offsets[n]], ASCII, of texts UTF-8; offsets: int64 [n + 1].
         qualities: uint8 [offsets[n]], ASCII from `!` on; None unless they are asked for.
     """
 
     bases: Uint8s
     offsets: Int64s
     qualities: Uint8s | None = None
+    is_text: bool = False
 
     def of(self, i: int) -> str:
         """Return the bases of row i."""
-        return bytes(self.bases[self.offsets[i] : self.offsets[i + 1]]).decode("latin-1")
+        return bytes(self.bases[self.offsets[i] : self.offsets[i + 1]]).decode("utf-8" if self.is_text else "latin-1")
 
     def part(self, start: int, stop: int) -> RowBases:
         """Return rows start to stop of these."""
         offsets = self.offsets[start : stop + 1]
         of_part = slice(int(offsets[0]), int(offsets[-1]))
         qualities = None if self.qualities is None else self.qualities[of_part]
-        return RowBases(self.bases[of_part], offsets - offsets[0], qualities)
+        return RowBases(self.bases[of_part], offsets - offsets[0], qualities, self.is_text)
 
 
 def inputs_of(masks: MaskFile, reads: Sequence[str] = (), *, qualities: bool = False) -> Inputs:
@@ -93,7 +94,7 @@ def with_bases(
     named = None if columns is None else list(dict.fromkeys([*columns, "read_id", "mate", "length", *[SEQUENCE] * own]))
     if own:
         for rows in masks.rows(named):
-            yield rows, _from_column(rows)
+            yield rows, _from_column(rows, masks.kind.is_text)
         return
     chunks = read_chunks(inputs_of(masks, reads, qualities=qualities), InputWatch(1))
     left: ReadChunk | None = None
@@ -123,8 +124,12 @@ def bases_of(masks: MaskFile, wanted: Set[int], reads: Sequence[str] = ()) -> di
     return found
 
 
-def _from_column(rows: MaskRows) -> RowBases:
+def _from_column(rows: MaskRows, is_text: bool) -> RowBases:
     column = rows.column(SEQUENCE)
+    if is_text:
+        encoded = [(text or "").encode() for text in column.to_pylist()]
+        bounds = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return RowBases(np.frombuffer(b"".join(encoded), np.uint8), bounds, is_text=True)
     offsets = np.zeros(len(column) + 1, np.int64)
     np.cumsum(pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False), out=offsets[1:])
     joined = "".join(text or "" for text in column.to_pylist()).encode("latin-1", "replace")
