@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from wyr_batch.checks.fields import Fields, parse_json
 from wyr_batch.checks.files import is_folder, kind_of, look_at, reason_of, shown_path
-from wyr_batch.errors import InputError
 from wyr_batch.draw.kinds import KINDS, PROTEINS, READS, TEXTS, Kind
+from wyr_batch.errors import InputError
 from wyr_batch.masks.rows import TOKEN_END, MaskRows
 from wyr_batch.rows.folder import parts_in
 from wyr_batch.rows.manifest import run_from
