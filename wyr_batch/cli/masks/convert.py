@@ -59,8 +59,8 @@ FORMATS = {
     "reference": Format(
         "reference", "write_reference", ("rank_mask", "coverage", "min_mapq"), writes=("coverage",), kinds=_READS
     ),
-    "eraser": Format("eraser", "write_eraser", ("rank", "rank_mask"), kinds=_TEXT),
-    "displacy": Format("displacy", "write_displacy", ("rank",)),
+    "eraser": Format("rationales", "write_eraser", ("rank", "rank_mask"), kinds=_TEXT),
+    "displacy": Format("rationales", "write_displacy", ("rank",)),
 }
 
 # Of every format.
@@ -87,7 +87,8 @@ _GROUPS = {
 @click.option(
     "--rank",
     metavar="RANK",
-    help="For bed, eraser and displacy: the rank whose call stands beside the mask. [default: the finest; displacy with several ranks: none]",
+    help="For bed, eraser and displacy: the rank whose call stands beside the mask. [default: the finest; for displacy "
+    "the only one]",
 )
 @click.option(
     "--rank-mask",
@@ -103,7 +104,8 @@ _GROUPS = {
     "--hidden",
     type=click.Choice(["drop", "n"]),
     default="drop",
-    help="For fasta and fastq: drop what the mask hides, so that each segment is a record, or write N there, in proteins X.",
+    help="For fasta and fastq: drop what the mask hides, so that each segment is a record, or write N there (in "
+    "proteins X).",
 )
 @click.option(
     "--coverage",
