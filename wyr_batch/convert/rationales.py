@@ -5,8 +5,8 @@
     {"annotation_id", "rationales": [{"docid", "hard_rationale_predictions", "soft_rationale_predictions"}],
      "classification", "classification_scores"}
 
-Its tokens are the words of a text between spaces and line ends; a word's value is the mean mask of the tokens that lie in
-it, and a run of words of 0.5 or more is a hard rationale.
+Its tokens are the words of a text between spaces and line ends. A word has the mean mask of the tokens that lie in it,
+and a run of words of 0.5 or more is a hard rationale.
 
 `displacy` is what spaCy's `displacy.render(documents, style="ent", manual=True)` takes as documents:
 
