@@ -26,7 +26,7 @@ from wyr_batch.tokens.plan import Work
 
 
 class Segment(NamedTuple):
-    """A run of tokens, of texts a run of words, whose mask is 0.5 or more: start to end, half-open, and its mean mask."""
+    """A run of tokens (of texts: of words) whose mask is 0.5 or more: start to end, half-open, and its mean mask."""
 
     start: int
     end: int

@@ -17,6 +17,7 @@ from wyr_batch.draw.runs import Run
 # Invisible, and part of how letters are joined or in which direction they run; they steer no terminal.
 _JOINERS = "\u200c\u200d\u200e\u200f"
 _ZWJ = "\u200d"
+_FLAG_LETTERS = "\U0001f1e6\U0001f1ff"  # the first and the last; two of them are a flag
 
 
 def shown_letter(letter: str) -> str:
@@ -74,20 +75,23 @@ def clusters(text: str) -> Iterator[Cluster]:
             start = end
             continue
         end, shown = start + 1, shown_letter(text[start])
-        while shown == text[start:end] and end < n and _goes_on(text, end):
+        while shown == text[start:end] and end < n and _goes_on(text, start, end):
             end += 1
             shown = text[start:end]
         yield Cluster(start, end, shown, cell_len(shown))
         start = end
 
 
-def _goes_on(text: str, at: int) -> bool:
-    """True if the code point at a place belongs to the cluster before it."""
+def _goes_on(text: str, start: int, at: int) -> bool:
+    """True if the code point at a place belongs to the cluster before it, which begins at `start`."""
     letter = text[at]
     if shown_letter(letter) != letter:
         return False
     is_mark = unicodedata.category(letter).startswith("M") or "\U0001f3fb" <= letter <= "\U0001f3ff"
-    return is_mark or letter in _JOINERS or text[at - 1] == _ZWJ
+    is_flag = (
+        at == start + 1 and _FLAG_LETTERS[0] <= min(text[start], letter) <= max(text[start], letter) <= _FLAG_LETTERS[1]
+    )
+    return is_mark or is_flag or letter in _JOINERS or text[at - 1] == _ZWJ
 
 
 def wrapped(found: list[Cluster], cells: int) -> Iterator[list[Cluster]]:
