@@ -49,7 +49,7 @@ def calls(files: Sequence[File]) -> str:
         return section("calls", "Labels", note(_LABELS_SAID.format(kind_of(files))), legend(files), _labels(files))
     several, kind = len(files) > 1, kind_of(files)
     columns = "".join(_rank_bars(files, rank) for rank in names_of_ranks(files))
-    if kind.is_text and len(names_of_ranks(files)) == 1:
+    if len(names_of_ranks(files)) == 1:
         said = "The model names classes that it was trained with, and no others."
         return section("calls", "Calls", note(said), legend(files), f'<div class="several">{columns}</div>')
     colours = _colours(files)
@@ -169,7 +169,8 @@ def _rest(rank: Mapping[str, Any], shown: Sequence[str]) -> float | None:
 
 def kept(files: Sequence[File]) -> str:
     """How often the masked read keeps the call, and how its probability changes."""
-    kind, blocks = kind_of(files), []
+    kind = kind_of(files)
+    blocks: list[list[str]] = []
     many = has_many_labels(files)
     for name in labels_by_share(files)[:COMPARED_LABELS] if many else names_of_ranks(files):
         ranks = [rank_of(file, name) for file in files]
@@ -180,11 +181,12 @@ def kept(files: Sequence[File]) -> str:
             if rank is not None and rank["kept"] is not None:
                 title = f"{name}: {file['name']}" if len(files) > 1 else f"{name}: plain and masked"
                 figures.append(figure(title, plain_against_masked(rank), _grid_caption(rank, kind)))
-        blocks.append(f'<div class="stack">{"".join(figures)}</div>')
+        blocks.append(figures)
     if not blocks:
         said = f"There are no calls of masked {kind.rows} to compare with."
         return section("kept", _KEPT_TITLE.format(kind), note(said))
-    content = f'<div class="grid three">{"".join(blocks)}</div>'
+    stacks = [f'<div class="stack">{"".join(figures)}</div>' for figures in blocks] if len(blocks) > 1 else blocks[0]
+    content = f'<div class="grid three">{"".join(stacks)}</div>'
     paragraphs = [*_KEPT_SAID, *([_FEW_LABELS] if many else [])]
     if any(rank["no_masked_call"] for file in files for rank in file["ranks"]):
         paragraphs.append(_UNCALLED)

@@ -100,7 +100,9 @@ def lead(files: Sequence[File]) -> str:
             said.append(f"Classified again under the mask, a {kind.row} keeps {share(n_kept, n_given)} of its labels.")
     elif kept:
         listed = kept[0] if len(kept) == 1 else f"{', '.join(kept[:-1])} and {kept[-1]}"
-        said.append(f"Classified again under the mask, a {kind.row} keeps its call of {listed} of the cases.")
+        # A rank that is called "label" is the only one, and its name says nothing.
+        in_how_many = listed.removeprefix("the label ") if listed.startswith("the label in ") else f"of {listed}"
+        said.append(f"Classified again under the mask, a {kind.row} keeps its call {in_how_many} of the cases.")
     return f'<p class="lead">{" ".join(said)}</p>'
 
 
