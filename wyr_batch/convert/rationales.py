@@ -42,6 +42,7 @@ from wyr_batch.tokens.windows import Float32s
 
 _WORD = re.compile(r"[^ \r\n]+")
 _DECIMALS = 4
+_LINE_ENDS = {ord(letter): f"\\u{ord(letter):04x}" for letter in "\x85\u2028\u2029"}
 KEPT_LABEL = "kept"
 
 
@@ -81,7 +82,7 @@ def write_eraser(conversion: Conversion, *, rank: str | None, rank_mask: str | N
                 scores = _scores(rows, i, named, label)
                 found: dict[str, Any] = {"annotation_id": text_id, "rationales": [rationale]}
                 found |= {"classification": label, "classification_scores": scores}
-                lines.append(json.dumps(found, ensure_ascii=False) + "\n")
+                lines.append(_json_line(found))
             out.write("".join(lines).encode())
             n_written += len(lines)
     return Written(masks.n_rows, n_written, "rationales")
@@ -109,6 +110,11 @@ def hard_spans(means: np.ndarray[Any, np.dtype[np.float64]]) -> list[dict[str, i
     kept = np.concatenate(([False], means >= KEPT, [False])).astype(np.int8)
     edges = np.flatnonzero(np.diff(kept)).tolist()
     return [{"start_token": a, "end_token": b} for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _json_line(found: dict[str, Any]) -> str:
+    """Return one line of JSON; what some readers take for the end of a line, inside a text, is an escape."""
+    return json.dumps(found, ensure_ascii=False).translate(_LINE_ENDS) + "\n"
 
 
 def _scores(rows: MaskRows, i: int, rank: str, label: str) -> dict[str, float]:
@@ -155,6 +161,6 @@ def write_displacy(conversion: Conversion, *, rank: str | None) -> Written:
                     "ents": [{"start": start, "end": end, "label": name} for start, end in spans],
                     "title": escape(f"{text_id or ''}{f'/{mates[i]}' if mates[i] else ''}", quote=False),
                 }
-                lines.append(json.dumps(found, ensure_ascii=False) + "\n")
+                lines.append(_json_line(found))
             out.write("".join(lines).encode())
     return Written(masks.n_rows, masks.n_rows, "documents")

@@ -160,7 +160,8 @@ def _with_brackets(line: Sequence[Cluster], drawn: Mapping[int, Run]) -> str:
         if drawn[cluster.start].is_kept != is_open and cluster.shown:
             text, is_open = text + ("]" if is_open else "["), not is_open
         text += cluster.shown
-    return text + "]" * is_open
+    letters = text.rstrip(" ")
+    return letters + "]" * is_open + text[len(letters) :]
 
 
 def _bar_lines(read: DrawnRead, width: int) -> Iterator[Line]:
