@@ -60,7 +60,7 @@ FORMATS = {
         "reference", "write_reference", ("rank_mask", "coverage", "min_mapq"), writes=("coverage",), kinds=_READS
     ),
     "eraser": Format("rationales", "write_eraser", ("rank", "rank_mask"), kinds=_TEXT),
-    "displacy": Format("rationales", "write_displacy", ("rank",)),
+    "displacy": Format("rationales", "write_displacy", ("rank",), kinds=_TEXT),
 }
 
 # Of every format.
@@ -139,12 +139,12 @@ def command(
     wyr-batch convert masks.parquet --to tsv | less -S
     """
     form = FORMATS[to]
-    check_options(to)
     from wyr_batch.convert.conversion import Conversion
     from wyr_batch.masks.file import open_masks
 
     opened = open_masks(masks)
     check_kind(to, opened)
+    check_options(to, opened.kind.name)
     check_files(form, opened, reads, output, {name: options[name] for name in form.options}, overwrite)
     set_up(quiet, False, None)
     write = getattr(importlib.import_module(f"wyr_batch.convert.{form.module}"), form.function)
@@ -159,16 +159,20 @@ def command(
     )
 
 
-def check_options(to: str) -> None:
-    """Refuse options on the command line that are for other formats. Raises: UsageError."""
+def check_options(to: str, kind: str) -> None:
+    """Refuse options on the command line that are for other formats, and name those of this kind of masks.
+
+    Raises: UsageError.
+    """
     context = click.get_current_context()
     for param in context.command.params:
         name = param.name or ""
         if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
         if name not in (*_COMMON, *FORMATS[to].options):
-            users = ", ".join(key for key, other in FORMATS.items() if name in other.options)
-            raise UsageError(_flag(name), f"--to {to}", f"--to {users}: the option is of no use to others")
+            users = [key for key, other in FORMATS.items() if name in other.options]
+            fitting = [key for key in users if kind in FORMATS[key].kinds] or users
+            raise UsageError(_flag(name), f"--to {to}", f"--to {', '.join(fitting)}: the option is of no use to others")
 
 
 def check_kind(to: str, masks: MaskFile) -> None:
