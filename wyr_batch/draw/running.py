@@ -64,8 +64,8 @@ def clusters(text: str) -> Iterator[Cluster]:
 
     Line breaks are `\n` and `\r\n`; a `\r` alone would take a terminal back to the start of its line, and is an escape.
 
-    >>> [(c.shown, c.cells) for c in clusters("e\u0301中\r\n\x1b")]
-    [('é', 1), ('中', 2), ('', 0), ('\\x1b', 4)]
+    >>> [(c.start, c.end, c.cells) for c in clusters("e\u0301中\r\n\x1b")]
+    [(0, 2, 1), (2, 3, 2), (3, 5, 0), (5, 6, 4)]
     """
     start, n = 0, len(text)
     while start < n:
