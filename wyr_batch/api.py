@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -13,19 +12,17 @@ from typing import Self
 
 import pyarrow as pa
 
-from wyr_batch._version import __version__
-from wyr_batch.bundle import Bundle, load_bundle, starter_path
-from wyr_batch.checks.fields import Fields
-from wyr_batch.checks.files import is_file, is_folder, shown_path
-from wyr_batch.checks.outputs import FILE, FOLDER, TEXT, Output, Source, check_outputs
+from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.choose import EngineRequest, open_engine, open_engines
+from wyr_batch.draw.kinds import KINDS
 from wyr_batch.engines.base import Engine
-from wyr_batch.errors import InputError, OutputError, UsageError
+from wyr_batch.errors import InputError, UsageError
 from wyr_batch.explain.retry import BatchRunner
 from wyr_batch.explain.step import ExplainStep
 from wyr_batch.host import limited_threads
 from wyr_batch.job.config import RunConfig, check_columns, check_explain, explain_row
 from wyr_batch.job.job import Job, damaged_inputs, keep_parts_on_error
+from wyr_batch.job.outputs import check_run_outputs
 from wyr_batch.job.progress import Progress
 from wyr_batch.job.stats import RunStats
 from wyr_batch.pipeline import explain_reads
@@ -33,15 +30,12 @@ from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.reads.stream import InputWatch, check_distinct, check_readable, read_new
 from wyr_batch.rows.columns import RowBuilder
 from wyr_batch.rows.counts import Counts
-from wyr_batch.rows.folder import check_output, parts_folder
-from wyr_batch.rows.kreport import is_kreport
 from wyr_batch.rows.parts import Parts
 from wyr_batch.rows.prediction import Prediction, explained_from, predictions_from
-from wyr_batch.texts.arrow import is_dataset_folder
 from wyr_batch.tokens.open import open_tokenizer
 from wyr_batch.tokens.plan import Planner
 
-__all__ = ["Masker", "Prediction", "check_run_outputs", "load", "run", "summary_json"]
+__all__ = ["Masker", "Prediction", "load", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -122,55 +116,6 @@ def _explain_all(
             parts.commit(stats.rates())
 
 
-def check_run_outputs(
-    config: RunConfig,
-    *,
-    json_path: Path | None = None,
-    report_path: Path | None = None,
-    log_path: Path | None = None,
-    infile_list: Path | None = None,
-) -> None:
-    """Refuse a run whose outputs would harm something, before any work.
-
-    Args:
-        json_path, report_path, log_path: more files that the caller will write: a summary, reads by clade, and messages
-            that are appended.
-        infile_list: a file that names the inputs.
-    Raises: UsageError, OutputError.
-    """
-    outputs = [Output("-o", config.output, FOLDER if config.is_dataset else FILE)]
-    if not config.is_dataset:
-        outputs.append(Output("-o, its parts in", parts_folder(config.output), FOLDER))
-    outputs += [Output("--json", json_path, TEXT)] if json_path else []
-    outputs += [Output("--report", report_path, TEXT)] if report_path else []
-    outputs += [Output("--log", log_path, TEXT)] if log_path else []
-    inputs = [path for path in config.inputs if path == "-" or not is_folder(path) or is_dataset_folder(path)]
-    sources = [Source("the input", path) for path in inputs]
-    sources.append(Source("the bundle", config.model or starter_path()))
-    sources += [Source("the list of inputs", infile_list)] if infile_list else []
-    check_outputs(outputs, sources)
-    check_output(config.output, config.is_dataset, config.overwrite or config.resume)
-    for flag, path, is_ours, what in (
-        ("--json", json_path, _is_summary, "summary of a run"),
-        ("--report", report_path, is_kreport, "report of this tool"),
-    ):
-        if path and not config.overwrite and is_file(path, OutputError) and not is_ours(path):
-            raise OutputError(
-                f"{flag} {shown_path(path)}",
-                f"a file that exists and is no {what}",
-                "a new name",
-                "Use --overwrite to replace it.",
-            )
-
-
-def _is_summary(path: Path) -> bool:
-    """True if a file is empty, or what --json wrote."""
-    try:
-        return path.stat().st_size == 0 or "statuses" in Fields.read(path, OutputError)
-    except (OSError, OutputError):
-        return False
-
-
 class Masker:
     """A loaded bundle that explains sequences in memory, from any thread; see `load`."""
 
@@ -223,7 +168,7 @@ class Masker:
         self.engine.check_usable()
         with self._one_at_a_time:
             done = step(self._planner.plan(chunk))
-        return predictions_from(done, self._rows.status(done), self.bundle.ranks)
+        return predictions_from(done, self._rows.status(done), self.bundle.ranks, KINDS[self.bundle.input])
 
     def _chunk(
         self, sequences: list[str], ids: Sequence[str] | None = None, seconds: list[str] | None = None
@@ -341,10 +286,3 @@ def load(
     loaded = load_bundle(None if bundle is None else Path(bundle))
     request = EngineRequest(device, runtime, dtype, threads, masked_calls=masked_calls)
     return Masker(loaded, open_engine(loaded, request), masked_calls)
-
-
-def summary_json(stats: RunStats, config: RunConfig) -> str:
-    """Return the text of --json: the counters of the run and the options it ran with."""
-    inputs, output = [shown_path(path) for path in config.inputs], shown_path(config.output)
-    options = {"inputs": inputs, "output": output, "threads": config.n_threads}
-    return json.dumps({"version": __version__, **options, **stats.as_json()}, indent=2) + "\n"

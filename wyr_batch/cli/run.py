@@ -142,11 +142,12 @@ def command(
     wyr-batch run reads.fastq.gz -o masks.parquet
     samtools view -u reads.bam | wyr-batch run - -m my_bundle --mask-dtype uint8 -o masks.parquet
     """
-    from wyr_batch.api import check_run_outputs, run, summary_json
+    from wyr_batch.api import run
     from wyr_batch.checks.files import write_whole
     from wyr_batch.cli import log
     from wyr_batch.cli.interrupt import stop_on_signal
     from wyr_batch.host import keep_freed_memory
+    from wyr_batch.job.outputs import check_run_outputs, summary_json
     from wyr_batch.reads.stream import input_list
 
     if quiet and verbose:

@@ -20,7 +20,7 @@ from wyr_batch.reads.chunk import ReadChunk, upper_case
 from wyr_batch.reads.records import shown
 from wyr_batch.reads.stream import Inputs, InputWatch, read_chunks
 from wyr_batch.texts.choose import TextColumns
-from wyr_batch.texts.open import PROTEINS, READS, TEXTS, opener
+from wyr_batch.texts.open import TEXTS, opener
 from wyr_batch.tokens.kmers import Uint8s
 from wyr_batch.tokens.tokens import Int64s
 
@@ -67,7 +67,7 @@ def inputs_of(masks: MaskFile, reads: Sequence[str] = (), *, qualities: bool = F
     Raises: InputError if they are not to be had.
     """
     options = masks.run.get("options", {})
-    kind = kind_of_input(masks)
+    kind = masks.kind.name
     if kind == TEXTS and qualities:
         raise InputError(masks.shown, "masks of texts", "masks of reads, which have qualities")
     paths = tuple(reads) or tuple(masks.footer.get("inputs", ()))
@@ -90,14 +90,6 @@ def inputs_of(masks: MaskFile, reads: Sequence[str] = (), *, qualities: bool = F
     )
 
 
-def kind_of_input(masks: MaskFile) -> str:
-    """Return what the rows are: 'reads', 'proteins' or 'text'. Raises: InputError if the footer says something else."""
-    kind = masks.footer.get("input", READS)
-    if kind not in (READS, PROTEINS, TEXTS):
-        raise InputError(masks.shown, f"input {kind!r} in its footer", "reads, proteins or text", _NEWER)
-    return str(kind)
-
-
 def with_bases(
     masks: MaskFile, reads: Sequence[str] = (), columns: Iterable[str] | None = None, *, qualities: bool = False
 ) -> Iterator[tuple[MaskRows, RowBases]]:
@@ -110,7 +102,7 @@ def with_bases(
     Raises: InputError where a read is not that of its row, or has no qualities.
     """
     own = SEQUENCE in masks and not qualities
-    is_text = kind_of_input(masks) == TEXTS
+    is_text = masks.kind.is_text
     named = None if columns is None else list(dict.fromkeys([*columns, "read_id", "mate", "length", *[SEQUENCE] * own]))
     if own:
         for rows in masks.rows(named):
