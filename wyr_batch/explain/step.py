@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from wyr_batch.engines.base import Engine
+from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.explain.retry import BatchRunner
 from wyr_batch.ranks import rank_slices
 from wyr_batch.tokens.batches import kept_tokens, plan_batches
@@ -70,11 +71,36 @@ class ExplainStep:
         self.slices = rank_slices([len(rank.labels) for rank in engine.bundle.ranks])
 
     def __call__(self, work: Work) -> Explained:
+        """Explain a chunk of reads."""
+        parts = self.parts(work)
+        try:
+            while True:
+                next(parts)
+        except StopIteration as end:
+            done: Explained = end.value
+            return done
+        finally:
+            self.runner.wait_for_all()  # what an exception has left under way
+
+    def parts(self, work: Work) -> Generator[None, None, Explained]:
+        """Explain a chunk, in three parts if the engine has room for two batches, so that it is never without one.
+
+        Yields: when the first batch is started, before which another chunk's last one may be under way; and when
+            only the last is under way, so that another chunk's first one may be started.
+        Returns: what `__call__` returns.
+        """
         n_windows, n_ranks, n_tokens = len(work.windows), len(self.slices), len(work.tokens.ids)
         n_classes = self.slices[-1].stop
         buffers = _Buffers(n_windows, n_ranks, n_classes, n_tokens, self.rank_masks, self.masked_calls)
         wanted = np.broadcast_to(self.explain_row, (n_windows, n_ranks)).copy()
-        self._run(work, work.batches, wanted, buffers)
+        run = self.runner.begin(work, work.batches, wanted, buffers.failed)
+        if (room := self.runner.engine.in_flight - 1) > 0:
+            run.start_first()
+            yield
+            buffers.take(work, run.results(leave=room))
+            yield
+        buffers.take(work, run.results())
+        buffers.copy_repeats(work)
 
         probs = combine_probs(buffers.probs, work.windows, self.slices)
         explained = self._called(probs)
@@ -88,7 +114,9 @@ class ExplainStep:
             pad_to = self.runner.engine.pad_to
             budget = max(len(batch) * self.runner.n_padded(work, batch) for batch in work.batches)
             again = [rows[batch] for batch in plan_batches(work.windows.count[rows], budget, pad_to)]
-            self._run(work, again, wanted, buffers, plain=False)
+            run = self.runner.begin(work, again, wanted, buffers.failed)
+            buffers.take(work, run.results(), plain=False)
+            buffers.copy_repeats(work)
         masked_probs = np.zeros((len(probs), 0), np.float32)
         if self.masked_calls:
             masked_probs = combine_probs(buffers.masked_probs, work.windows, self.slices)
@@ -115,25 +143,6 @@ class ExplainStep:
         called = np.stack([probs[:, classes].argmax(axis=1) for classes in self.slices], axis=1)
         return np.where(self.explain_row >= 0, self.explain_row, called).astype(np.int32)
 
-    def _run(
-        self, work: Work, batches: Iterable[Int64s], wanted: Int32s, buffers: _Buffers, plain: bool = True
-    ) -> None:
-        for batch in batches:
-            for rows, n_padded, out in self.runner.run(work, batch, wanted, buffers.failed):
-                cell, token = kept_tokens(work.windows, rows, n_padded)
-                buffers.mask[token] = out.mask.ravel()[cell]
-                for r, rank_mask in enumerate(buffers.rank_masks):
-                    rank_mask[token] = out.rank_masks[:, r].ravel()[cell]
-                buffers.explained_ids[rows] = out.explained_ids
-                if self.masked_calls:
-                    buffers.masked_probs[rows] = out.masked_probs
-                if plain:
-                    buffers.probs[rows] = out.probs
-                buffers.n_run_tokens += int(work.windows.count[rows].sum()) + len(rows)
-                buffers.n_padded_tokens += n_padded * len(rows)
-        if len(work.repeats):
-            buffers.copy(work)
-
 
 class _Buffers:
     """Per-window and per-token results of a chunk while its batches run, in any order."""
@@ -150,8 +159,25 @@ class _Buffers:
         self.n_run_tokens = 0
         self.n_padded_tokens = 0
 
-    def copy(self, work: Work) -> None:
+    def take(self, work: Work, results: Iterable[tuple[Int64s, int, EngineOutput]], plain: bool = True) -> None:
+        """Place the results of batches; plain: those of the plain pass, too."""
+        for rows, n_padded, out in results:
+            cell, token = kept_tokens(work.windows, rows, n_padded)
+            self.mask[token] = out.mask.ravel()[cell]
+            for r, rank_mask in enumerate(self.rank_masks):
+                rank_mask[token] = out.rank_masks[:, r].ravel()[cell]
+            self.explained_ids[rows] = out.explained_ids
+            if self.masked_probs.shape[1]:
+                self.masked_probs[rows] = out.masked_probs
+            if plain:
+                self.probs[rows] = out.probs
+            self.n_run_tokens += int(work.windows.count[rows].sum()) + len(rows)
+            self.n_padded_tokens += n_padded * len(rows)
+
+    def copy_repeats(self, work: Work) -> None:
         """Give the reads that repeat others what those have."""
+        if not len(work.repeats):
+            return
         to, of = work.repeats.spread(work.windows.first)
         for values in (self.explained_ids, self.probs, self.masked_probs):
             values[to] = values[of]
