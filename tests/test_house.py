@@ -38,6 +38,7 @@ ORDER = (
         "draw",
         "engines",
         "models",
+        "kernels",
         "tokens",
         "reads",
         "cache",
