@@ -164,6 +164,7 @@ def test_compiled_layers_are_used_and_left_with_a_message(caplog: pytest.LogCapt
             found = run(module, ids, predicted(ids))
             torch.testing.assert_close(found.masked_probs, wanted.masked_probs, atol=0, rtol=0)
     assert len(calls) == 3, "after it has failed it is not tried again"
+    assert module.ways == {"encoder": "torch, for it did not compile", "Explainer": "torch"}
     (message,) = caplog.messages
     assert message == (
         "torch.compile does not work here (RuntimeError: Cannot find a working triton installation.): going on "

@@ -195,6 +195,7 @@ def test_whole_models_with_kernels_give_the_references_outputs(
     module.choose_ways(None, True, later_is_faster(), (2, 12))
     assert module.encoder.way.keywords["steps"].add_norm is kernels["rowwise"].add_norm  # type: ignore[attr-defined]
     assert module.explainer.by_kernel
+    assert module.ways == {"encoder": "torch with kernels", "Explainer": "triton"}
     explain = 0 if explainer is silent_explainer else -1
     for lengths in ([12, 5, 1], [8, 8], [1]):
         found, wanted = run(module, lengths, explain), run(reference, lengths, explain)
@@ -208,12 +209,14 @@ def test_slower_kernels_are_not_used(kernels: dict[str, ModuleType]) -> None:
     module.choose_ways(lambda function, dynamic: function, True, later_is_slower(), (2, 12))
     assert module.encoder.way == module.encoder.run_layers
     assert not module.explainer.by_kernel
+    assert module.ways == {"encoder": "torch", "Explainer": "torch"}
 
 
 def test_compiled_layers_are_taken_where_they_are_faster() -> None:
     module = GpuFused(toy_explanandum(), toy_explainer(), torch.float16, MAX_TOKENS).to(DEVICE)
     module.choose_ways(lambda function, dynamic: function, False, later_is_faster(), (2, 12))
     assert type(module.encoder.way).__name__ == "Compiled"
+    assert module.ways == {"encoder": "torch.compile", "Explainer": "torch"}
     other = GpuFused(toy_explanandum(), toy_explainer(), torch.float16, MAX_TOKENS).to(DEVICE)
     other.choose_ways(lambda function, dynamic: function, False, later_is_slower(), (2, 12))
     assert type(other.encoder.way).__name__ == "Compiled", "the answer is that of the device, and remembered"

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +17,9 @@ from fake_cuda import FakeLibrary, installed
 from toy_models import seeded_ids, toy_explainer
 
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.choose import EngineRequest, open_engine
+from wyr_batch.choose import EngineRequest, open_engine, open_engines
 from wyr_batch.engines.signature import EngineOutput
-from wyr_batch.engines.torch import LoadedModel, TorchEngine, gpu_form, gpu_version
+from wyr_batch.engines.torch import MOST_GRAPHS, LoadedModel, TorchEngine, gpu_form, gpu_version
 from wyr_batch.errors import EngineError, OutOfMemory, UsageError
 from wyr_batch.kernels import choose as kernels
 from wyr_batch.models.gpu_fused import GpuFused
@@ -79,8 +80,8 @@ class TorchWithGpu:
         return torch.empty(*size, **options)
 
 
-def on_fake_gpu(bundle: Bundle, model: LoadedModel, masked_calls: bool = True) -> TorchEngine:
-    """Return an engine that takes every branch of a GPU's, with the models in their GPU form."""
+def as_on_gpu(bundle: Bundle, model: LoadedModel) -> LoadedModel:
+    """Return a loaded model that says it is on a GPU, in the form of one."""
     twin = copy.copy(model)
     twin.torch = TorchWithGpu()
     loaded = model.module
@@ -93,6 +94,12 @@ def on_fake_gpu(bundle: Bundle, model: LoadedModel, masked_calls: bool = True) -
             return "cuda:0"
 
     twin.device = Device()
+    return twin
+
+
+def on_fake_gpu(bundle: Bundle, model: LoadedModel, masked_calls: bool = True) -> TorchEngine:
+    """Return an engine that takes every branch of a GPU's, with the models in their GPU form."""
+    twin = as_on_gpu(bundle, model)
     engine = TorchEngine(bundle, "float32", twin, masked_calls)
     engine._model = copy.copy(twin)
     engine._model.device = torch.device("cpu")
@@ -155,6 +162,23 @@ def test_without_masked_calls_the_second_pass_is_left_out_of_both_slots(bundle: 
             assert_near(engine.finish(started), wanted._replace(masked_probs=wanted.masked_probs[:, :0]))
         assert len(passes) == 2
         assert engine.describe() == "torch float32 on cuda:0 without masked calls"
+
+
+def test_each_gpu_has_one_engine_with_room_for_two_batches(
+    bundle: Bundle, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("wyr_batch.engines.torch.LoadedModel", lambda *_: as_on_gpu(bundle, model))
+    monkeypatch.setattr("wyr_batch.choose.ensure_proven", lambda engine, *_: None)
+    request = EngineRequest("cuda:all", "torch", "float32", 1, masked_calls=False)
+    with installed(FakeLibrary(("A", "B"))):
+        engines = open_engines(bundle, request)
+        assert [(engine.in_flight, engine.masked_calls) for engine in engines] == [(2, False)] * 2
+        alone = open_engine(bundle, replace(request, device="cuda"))
+    assert alone.in_flight == 1
+    for engine in (*engines, alone):
+        engine.close()
+    assert switches()[:3] == (True, True, True)
 
 
 def test_rows_without_padding_are_said_to_be_so(
@@ -262,6 +286,7 @@ def test_ways_are_compared_and_timed_as_engines_will_run_them(
     for name in ("WYR_COMPILE", "WYR_KERNELS"):
         monkeypatch.setenv(name, "off")
     gpu_form(TorchWithGpu(), *arguments)
+    assert torch._dynamo.config.recompile_limit == MOST_GRAPHS
     held = (False, True, False, False)
     assert seen == [(held, torch.compile, True), (held, None, False)]
     assert switches() == before

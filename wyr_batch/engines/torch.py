@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from wyr_batch.models.gpu_fused import GpuFused
 
 
+# Of one function: two for each GPU and model. Beyond torch's own limit of 8 it compiles no more, and hardly says so.
+MOST_GRAPHS = 64
+
+
 def import_torch(device: str) -> Any:
     """Return torch.
 
@@ -117,6 +121,10 @@ def gpu_form(
     from wyr_batch.models.gpu_fused import GpuFused
 
     module = GpuFused(explanandum, explainer, getattr(torch, dtype), max_tokens).to(device)
+    if _may_compile():
+        from torch._dynamo import config
+
+        config.recompile_limit = max(MOST_GRAPHS, config.recompile_limit)
     with _switches.held(torch), torch.cuda.device(device):
         module.choose_ways(torch.compile if _may_compile() else None, kernels.wanted())
     return module

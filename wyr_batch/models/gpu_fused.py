@@ -54,6 +54,7 @@ class GpuFused(Fused):
         self.explainer.prepare_for_gpu()
         self.encoder = GpuEncoder(self.explanandum.encoder, dtype, max_tokens)
         self.explanandum.base_model = torch.nn.Identity()  # type: ignore[assignment]
+        self._chosen = "torch"
         self.eval()
 
     def choose_ways(
@@ -85,7 +86,15 @@ class GpuFused(Fused):
             if len(ways) > 1:
                 key = device_name(device), encoder.dtype, config, tuple(ways)
                 cases = [self._case(*timed, padded=False), self._case(3, 16, padded=True)]
-                encoder.way = ways[fastest("encoder", ways, cases, 10 * LIMITS[encoder.dtype], key, timer)]
+                self._chosen = fastest("encoder", ways, cases, 10 * LIMITS[encoder.dtype], key, timer)
+                encoder.way = ways[self._chosen]
+
+    @property
+    def ways(self) -> dict[str, str]:
+        """What goes through the encoder's layers, and what computes the Explainer's LSTM."""
+        way = self.encoder.way
+        encoder = "torch, for it did not compile" if isinstance(way, Compiled) and not way.works else self._chosen
+        return {"encoder": encoder, "Explainer": "triton" if getattr(self.explainer, "by_kernel", False) else "torch"}
 
     def _case(self, rows: int, n_tokens: int, padded: bool) -> tuple[Tensor | None, ...]:
         """Return arguments of `GpuEncoder.run_layers`."""
@@ -145,6 +154,11 @@ class Compiled:
     def __init__(self, plain: Layers, compiler: Callable[..., Any]) -> None:
         self._plain = plain
         self._compiled: Layers | None = compiler(plain, dynamic=True)
+
+    @property
+    def works(self) -> bool:
+        """It has not failed so far."""
+        return self._compiled is not None
 
     def __call__(self, embedded: Tensor, bias: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
         rows, n_tokens = embedded.shape[:2]
