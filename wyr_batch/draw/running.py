@@ -10,8 +10,6 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-
 from wyr_batch.draw.runs import Run
 
 # Invisible, and part of how letters are joined or in which direction they run; they steer no terminal.
@@ -56,7 +54,7 @@ class Cluster:
     @property
     def is_wide(self) -> bool:
         """True for ideographs and other letters of two cells, beside which a line may end."""
-        return len(self.shown) == 1 and cell_len(self.shown) > 1
+        return len(self.shown) == 1 and self.cells > 1
 
 
 def clusters(text: str) -> Iterator[Cluster]:
@@ -67,6 +65,8 @@ def clusters(text: str) -> Iterator[Cluster]:
     >>> [(c.start, c.end, c.cells) for c in clusters("e\u0301中\r\n\x1b")]
     [(0, 2, 1), (2, 3, 2), (3, 5, 0), (5, 6, 4)]
     """
+    from rich.cells import cell_len
+
     start, n = 0, len(text)
     while start < n:
         if text[start] == "\n" or text.startswith("\r\n", start):
