@@ -13,7 +13,7 @@ from typing import Any
 
 from wyr_batch.checks.files import exists, shown_path
 from wyr_batch.errors import MissingExtraError, ModelError
-from wyr_batch.models.families.quiet import quiet_transformers
+from wyr_batch.models.families.quiet import quiet_transformers, reason_given
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -93,9 +93,11 @@ def describe_tokenizer(folder: Path, pad_id: int | None = None) -> TokenizerInfo
             made: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             backend = made.backend_tokenizer if made.is_fast else _of_proteins(made)
     except Exception as error:  # of which there are many, from packages that are not there to damaged files
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(
-            shown, f"'{first}'", "a tokenizer that transformers loads without code of the model's", "Save it again."
+            shown,
+            f"'{reason_given(error)}'",
+            "a tokenizer that transformers loads without code of the model's",
+            "Save it again.",
         ) from None
     if backend is None:
         raise ModelError(shown, f"a tokenizer of type {type(made).__name__}", "one with a tokenizer.json")
