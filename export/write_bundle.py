@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from wyr_batch.bundle import PROOF_PASSED, SCHEMA_VERSION, Bundle, BundleFile, bundle_json, load_bundle, sha256_of
+from wyr_batch.bundle import PROOF_PASSED, SCHEMA_VERSION, Bundle, BundleFile, load_bundle, sha256_of
 from wyr_batch.checks.fields import Fields
 from wyr_batch.checks.files import exists, reason_of, shown_path, write_whole
 from wyr_batch.checks.numbers import check_numbers
@@ -32,6 +32,7 @@ from wyr_batch.models.fused import Fused
 from wyr_batch.proof.compare import ProofRecord
 from wyr_batch.tokens.kmers import TOKEN_BP
 
+from .bundle_json import bundle_json
 from .graph import graph_module
 from .onnx_file import onnx_from_torch
 from .proof import FILES, prove
@@ -123,18 +124,19 @@ def export_bundle(
             "rows_per_s": speeds,
         }
         write_whole(partial / "parity.json", json.dumps(proofs, indent=2, allow_nan=False) + "\n")
-        text = bundle_json(
+        described = Bundle(
+            folder=partial,
             name=name,
-            ranks=ranks,
+            ranks=tuple(ranks),
             max_tokens=max_tokens,
             window_bp=window_bp,
             pooling=explanandum.pooling,
-            files=_files(partial, "float16" if half_checkpoint else "float32"),
+            files=tuple(_files(partial, "float16" if half_checkpoint else "float32")),
             training=training,
             metrics=metrics or {},
             licence=licence,
         )
-        write_whole(partial / "bundle.json", text)
+        write_whole(partial / "bundle.json", bundle_json(described))
         _refuse_existing(output, overwrite)  # again: it was minutes ago
         _move_into_place(partial, target)
     except OSError as error:

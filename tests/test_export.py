@@ -149,7 +149,8 @@ def changed(name: str, *place_and_value: Any) -> Callable[[Path], None]:
     [
         (flip_a_byte, "got sha256 .*, expected .* changed or damaged"),
         (lambda folder: (folder / "model.onnx").unlink(), "got no such file, expected the one bundle.json lists"),
-        (changed("bundle.json", "schema_version", 2), "got schema_version 2, expected 1"),
+        (changed("bundle.json", "schema_version", 3), "got schema_version 3, expected 1 or 2"),
+        (changed("bundle.json", "schema_version", 2), "family: got nothing, expected text"),
         (lambda folder: (folder / "parity.json").unlink(), "got no passing record in parity.json"),
         (changed("parity.json", "files", "model.onnx", "verdict", "failed"), "got no passing record in parity.json"),
         (changed("bundle.json", "ranks", MISSING), "bundle.json, ranks: got nothing, expected a list of objects"),

@@ -180,11 +180,10 @@ def test_padding_needs_a_token_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_is_described_as_bundles_have_it() -> None:
-    info = toy("roberta").model.tokenizer
-    described = info.to_dict(vocab_size=60, upper_case=False)
+    described = toy("roberta").model.vocabulary.to_json()
     expected = {"file": "tokenizer.json", "prefix": [0], "suffix": [2], "between": [2, 2], "pad_id": 1}
-    assert described == {**expected, "vocab_size": 60, "upper_case": False}
-    assert toy("llama").model.tokenizer.between is None
+    assert described == {**expected, "vocab_size": 60}
+    assert toy("llama").model.vocabulary.between is None
 
 
 @cache

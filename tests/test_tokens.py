@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wyr_batch.tokens.kmers import CLS_ID, N_ID, Tokens, tokenise
+from wyr_batch.tokens.kmers import CLS_ID, N_ID, tokenise
+from wyr_batch.tokens.tokens import Tokens
 
 VECTORS_FILE = Path(__file__).parent / "data" / "nt_tokenizer_vectors.jsonl.gz"
 VECTORS = [json.loads(line) for line in gzip.decompress(VECTORS_FILE.read_bytes()).splitlines()]

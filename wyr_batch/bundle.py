@@ -1,6 +1,6 @@
 """Bundles: an exported model as a directory, read with every check before anything runs.
 
-    bundle.json    schema_version, name, ranks, tokenizer, max_tokens, window_bp, pooling, files, training, metrics
+    bundle.json    schema_version, name, family, input, ranks, tokenizer, max_tokens, window, pooling, files, ...
     model.onnx     the fused graph in float32; other precisions beside it
     parity.json    per file: what was compared with float32 torch, how far off it was, and the verdict
     checkpoint/    explanandum/ and explainer/, for --runtime torch and for exporting again
@@ -12,7 +12,6 @@ that leads out of the bundle. Links are followed: where they lead is up to who m
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -25,9 +24,13 @@ from typing import Any
 from wyr_batch.checks.fields import Fields
 from wyr_batch.checks.files import exists, is_file, reason_of, shown_path
 from wyr_batch.errors import ModelError
-from wyr_batch.ranks import Rank, check_ranks, ranks_from_json, ranks_to_json
+from wyr_batch.ranks import Rank, check_ranks, ranks_from_json
+from wyr_batch.vocabulary import SIX_MERS, Vocabulary, vocabulary_from_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # of bundles of Nucleotide Transformers
+FAMILIES_VERSION = 2  # of bundles of other families: versions of this tool that know none must not read them
+NT_FAMILY = "nucleotide-transformer-v2"
+UNITS = {"reads": "bp", "proteins": "aa", "text": "characters"}  # by input, what lengths are counted in
 PROOF_PASSED = "passed"
 LONGEST = 10**9  # of tokens and bases, which are counted in int32
 
@@ -36,7 +39,7 @@ _ADVICE = "Copy the bundle again, or export it again."
 
 @dataclass(frozen=True, slots=True)
 class BundleFile:
-    """One file of a bundle: its path in the bundle, sha256, dtype and kind (onnx, checkpoint)."""
+    """One file of a bundle: its path in the bundle, sha256, dtype and kind (onnx, checkpoint, tokenizer)."""
 
     path: str
     sha256: str
@@ -46,7 +49,16 @@ class BundleFile:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model directory whose bundle.json has been read; files are checked when they are asked for."""
+    """A model directory whose bundle.json has been read; files are checked when they are asked for.
+
+    Attributes:
+        max_tokens: of a row, special ones counted.
+        window_bp: longer reads are cut into windows of so many bases; 0 where tokens have no length of their own.
+        fixed_window_tokens: the same in tokens, where `window_bp` is 0.
+        family: of the classifier, see models/families/; input: 'reads', 'proteins' or 'text'.
+        mask_site: what the mask scales.
+        multi_label: each rank is a label that is there or not.
+    """
 
     folder: Path
     name: str
@@ -58,6 +70,30 @@ class Bundle:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
+    fixed_window_tokens: int = 0
+    vocabulary: Vocabulary = SIX_MERS
+    family: str = NT_FAMILY
+    input: str = "reads"
+    mask_site: str = "embeddings"
+    multi_label: bool = False
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens of a window, special ones not counted."""
+        return self.window_bp // 6 if self.window_bp else self.fixed_window_tokens
+
+    @property
+    def unit(self) -> str:
+        """What lengths are counted in: bp, aa or characters."""
+        return UNITS[self.input]
+
+    def tokenizer_file(self) -> Path:
+        """Return the path of tokenizer.json after checking its hash. Raises: ModelError."""
+        for entry in self.files:
+            if entry.kind == "tokenizer" and entry.path == self.vocabulary.file:
+                return self.verified_entry(entry)
+        listed = ", ".join(entry.path for entry in self.files)
+        raise ModelError(shown_path(self.folder), f"the files {listed}", f"{self.vocabulary.file} too", _ADVICE)
 
     @property
     def n_classes(self) -> int:
@@ -239,11 +275,11 @@ def load_bundle(folder: Path | None = None) -> Bundle:
         raise ModelError(shown, "no bundle.json", "a bundle directory", f"Make one with: wyr-batch export -o {shown}")
     content = Fields.read(path, ModelError, _ADVICE)
     version = content.whole("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in (SCHEMA_VERSION, FAMILIES_VERSION):
         raise ModelError(
             shown_path(path),
             f"schema_version {version}",
-            SCHEMA_VERSION,
+            f"{SCHEMA_VERSION} or {FAMILIES_VERSION}",
             "Install the wyr-batch that wrote it, or export it again.",
         )
     ranks = ranks_from_json(content.objects("ranks"))
@@ -253,13 +289,29 @@ def load_bundle(folder: Path | None = None) -> Bundle:
         name=content.text("name"),
         ranks=tuple(ranks),
         max_tokens=content.whole("max_tokens", least=2, most=LONGEST),
-        window_bp=content.whole("window_bp", least=6, most=LONGEST),
+        **_window_and_tokens(content),
         pooling=content.text("pooling", one_of=("mean", "cls")),
         files=_files_from_json(content.objects("files")),
         training=content.mapping("training", {}),
         metrics=content.mapping("metrics", {}),
         licence=content.text("licence", ""),
+        family=NT_FAMILY if version == SCHEMA_VERSION else content.text("family"),
+        input=content.text("input", "reads", one_of=tuple(UNITS)),
+        mask_site=content.text("mask_site", "embeddings"),
+        multi_label=content.flag("multi_label", False),
     )
+
+
+def _window_and_tokens(content: Fields) -> dict[str, Any]:
+    """Return the fields of a Bundle that say what its tokens are and how long its windows. Raises: ModelError."""
+    vocabulary = vocabulary_from_json(content.object("tokenizer", {}))
+    if vocabulary.file:
+        if not stays_inside(vocabulary.file):
+            raise content.wrong("tokenizer", "a relative path that stays inside the bundle")
+        window = content.whole("window_tokens", least=1, most=content.whole("max_tokens") - vocabulary.n_special)
+        return {"window_bp": 0, "fixed_window_tokens": window, "vocabulary": vocabulary}
+    window_bp = content.whole("window_bp", least=6, most=LONGEST)
+    return {"window_bp": window_bp, "vocabulary": vocabulary}
 
 
 def _files_from_json(entries: Sequence[Fields]) -> tuple[BundleFile, ...]:
@@ -295,32 +347,3 @@ def _check_record(record: Fields, masked: bool) -> None:
 
 def _is_share(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-
-
-def bundle_json(
-    *,
-    name: str,
-    ranks: Sequence[Rank],
-    max_tokens: int,
-    window_bp: int,
-    pooling: str,
-    files: Sequence[BundleFile],
-    training: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    licence: str,
-) -> str:
-    """Return the text of a bundle.json."""
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "name": name,
-        "ranks": ranks_to_json(ranks),
-        "tokenizer": {"name": "nucleotide-transformer-v2-6mer", "vocab_size": 4107, "upper_case": True, "u_is_t": True},
-        "max_tokens": max_tokens,
-        "window_bp": window_bp,
-        "pooling": pooling,
-        "files": [{"path": f.path, "sha256": f.sha256, "dtype": f.dtype, "kind": f.kind} for f in files],
-        "training": training,
-        "metrics": metrics,
-        "licence": licence,
-    }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -14,6 +14,7 @@ from wyr_batch.errors import ModelError, WyrError
 FIXED_COLUMNS = (
     *("file", "read_id", "mate", "length", "n_tokens", "status", "mask", "token_start", "segments", "mask_mean"),
     "sequence",
+    "token_end",
 )
 
 

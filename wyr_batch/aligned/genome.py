@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wyr_batch.reads.records import offsets_from
-from wyr_batch.tokens.kmers import Int64s
+from wyr_batch.tokens.tokens import Int64s
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from wyr_batch.aligned.placed import SUPPLEMENTARY, Piece, check_placed, has_pla
 from wyr_batch.aligned.records import AlignedMasks, Matched, matched_records, open_records, records_of
 from wyr_batch.aligned.scratch import read_scratch, scratch_bam, sort_scratch, strip, values_of
 from wyr_batch.aligned.supplementary import key_of, with_masks
-from wyr_batch.tokens.kmers import Int64s
+from wyr_batch.tokens.tokens import Int64s
 
 
 @dataclass(slots=True)

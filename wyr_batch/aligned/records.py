@@ -29,7 +29,7 @@ from wyr_batch.reads.open import open_reads
 from wyr_batch.reads.records import offsets_from, shown
 from wyr_batch.reads.sam import mate_from_flag
 from wyr_batch.reads.source import CUT
-from wyr_batch.tokens.kmers import Int64s
+from wyr_batch.tokens.tokens import Int64s
 from wyr_batch.tokens.windows import Float32s
 
 _BATCH_RECORDS, _BATCH_BASES = 1024, 1_000_000

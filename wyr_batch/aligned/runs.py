@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from wyr_batch.aligned.genome import Genome
 from wyr_batch.aligned.tally import Float64s, Tally
-from wyr_batch.tokens.kmers import Int64s
+from wyr_batch.tokens.tokens import Int64s
 
 MEAN_DECIMALS = 6
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from wyr_batch.aligned.placed import Piece
 from wyr_batch.reads.records import offsets_from
-from wyr_batch.tokens.kmers import Int32s, Int64s
+from wyr_batch.tokens.tokens import Int32s, Int64s
 from wyr_batch.tokens.windows import Float32s
 
 TILE_BASES = 1 << 16

@@ -19,6 +19,7 @@ from wyr_batch.reads.stream import InputWatch
 from wyr_batch.rows.columns import RowBuilder
 from wyr_batch.rows.manifest import describe_input
 from wyr_batch.rows.parts import Parts
+from wyr_batch.tokens.open import open_tokenizer
 from wyr_batch.tokens.plan import Planner
 
 logger = logging.getLogger(__name__)
@@ -30,11 +31,15 @@ class Job:
     Attributes:
         rows: makes the Parquet columns.
         explain_row: int32 [R], the class to explain per rank, -1 the predicted one.
+        kind: of the inputs: 'reads', 'proteins' or 'text'.
+        reading: what is read, and how.
     """
 
     def __init__(self, config: RunConfig, bundle: Bundle) -> None:
-        """Raises: UsageError if the bundle has no such class, or takes no such window."""
+        """Raises: UsageError if the bundle has no such class, or takes no such window or inputs."""
         self.config, self.bundle = config, bundle
+        self.kind = bundle.input
+        self.reading = config.reading(self.kind)
         self.rows = RowBuilder(
             bundle.ranks,
             mask_dtype=config.mask_dtype,
@@ -43,16 +48,20 @@ class Job:
             confidence=config.confidence,
             sequences=config.sequences,
             masked_calls=not config.no_masked_calls,
+            token_ends=bool(bundle.vocabulary.file),
+            as_written=bundle.input == "text",
             files=config.inputs if len(config.inputs) > (2 if config.paired else 1) else (),
         )
         self.explain_row = config.explain_row(bundle)
         self._window_tokens, self._overlap_tokens = config.window_tokens(bundle)
+        self.tokenizer = open_tokenizer(bundle)
 
     def planner(self, engine: Engine) -> Planner:
         """Return what makes tokens, windows and batches for an engine."""
         batch_tokens = self.config.max_batch_tokens or engine.default_batch_tokens
         sizes = (self._window_tokens, self._overlap_tokens, batch_tokens)
-        return Planner(*sizes, self.config.min_length, engine.pad_to)
+        about = (self.tokenizer, self.bundle.vocabulary)
+        return Planner(*sizes, self.config.min_length, engine.pad_to, *about)
 
     def steps(self, engines: Sequence[Engine], check: Callable[[], None] = lambda: None) -> list[ExplainStep]:
         """Return what turns work into results, one for each engine. Raises: UsageError if one leaves out too much."""
@@ -106,6 +115,8 @@ class Job:
             "masked_calls": not config.no_masked_calls,
             "explain": list(config.explain) or ["predicted"],
             "ranks": [rank.name for rank in bundle.ranks],
+            "input": bundle.input,
+            "unit": bundle.unit,
         }
         return {
             "version": __version__,

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wyr_batch.reads.open import open_reads
-from wyr_batch.tokens.kmers import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID, N_ID, PAD_ID, UNKNOWN_ID, Int32s, tokenise
+from wyr_batch.tokens.kmers import FIRST_BASE_ID, FIRST_KMER_ID, N_ID, UNKNOWN_ID, KmerTokenizer
+from wyr_batch.tokens.tokens import Int32s, Tokenizer, Tokens
+from wyr_batch.vocabulary import SIX_MERS, Vocabulary
 
 LENGTHS = (7, 65, 200)  # and the longest that the file takes
 BATCH_SIZES = (1, 3, 16)
@@ -35,61 +37,78 @@ class Edge(NamedTuple):
 
 
 def edge_batches(
-    reads: Sequence[npt.ArrayLike] | None, lengths: Sequence[int], batch_sizes: Sequence[int], max_tokens: int
+    reads: Sequence[npt.ArrayLike] | None,
+    lengths: Sequence[int],
+    batch_sizes: Sequence[int],
+    max_tokens: int,
+    vocabulary: Vocabulary = SIX_MERS,
 ) -> list[Edge]:
     """Return a batch of every length and size, shortest first; arguments as of `compare`. The same every time."""
     rng = np.random.default_rng(0)
-    source = token_source(rng, reads)
+    source = token_source(rng, reads, vocabulary)
     edges = []
     for length in sorted({length for length in lengths if length < max_tokens} | {max_tokens}):
         sizes = sorted({min(size, max(1, MAX_BATCH_TOKENS // length)) for size in batch_sizes})
-        edges += [Edge(ragged_batch(source, rng, n_rows, length), n_rows == sizes[-1]) for n_rows in sizes]
+        edges += [Edge(ragged_batch(source, rng, n_rows, length, vocabulary), n_rows == sizes[-1]) for n_rows in sizes]
     return edges
 
 
-def read_batches(reads: Sequence[npt.ArrayLike] | None, batch_sizes: Sequence[int], max_tokens: int) -> list[Int32s]:
-    """Return batches of the first max_tokens - 1 tokens of each read, in order; arguments as of `compare`."""
-    rows = [np.asarray(read)[: max_tokens - 1] for read in reads or ()]
-    n_rows = max(1, min(max(batch_sizes), MAX_BATCH_TOKENS // (1 + max(map(len, rows), default=0))))
-    return [padded(rows[start : start + n_rows]) for start in range(0, len(rows), n_rows)]
+def read_batches(
+    reads: Sequence[npt.ArrayLike] | None,
+    batch_sizes: Sequence[int],
+    max_tokens: int,
+    vocabulary: Vocabulary = SIX_MERS,
+) -> list[Int32s]:
+    """Return batches of the first tokens of each read, as many as fit, in order; arguments as of `compare`."""
+    n_special = vocabulary.n_special
+    rows = [np.asarray(read)[: max_tokens - n_special] for read in reads or ()]
+    n_rows = max(1, min(max(batch_sizes), MAX_BATCH_TOKENS // (n_special + max(map(len, rows), default=0))))
+    return [vocabulary.padded(rows[start : start + n_rows]) for start in range(0, len(rows), n_rows)]
 
 
-def token_source(rng: np.random.Generator, reads: Sequence[npt.ArrayLike] | None) -> Iterator[Int32s]:
-    """Yield pieces of tokens without end: the reads over and over, or random ones ending in letters."""
+def token_source(
+    rng: np.random.Generator, reads: Sequence[npt.ArrayLike] | None, vocabulary: Vocabulary
+) -> Iterator[Int32s]:
+    """Yield pieces of tokens without end: the reads over and over, or random ones (6-mers ending in letters)."""
     while True:
         if reads is not None and any(np.size(read) > 0 for read in reads):
             yield from (np.asarray(read, np.int32) for read in reads)
+        elif vocabulary.file:
+            yield vocabulary.random_ids(rng, (40,))
         else:
             body = rng.integers(FIRST_KMER_ID, FIRST_BASE_ID, size=40)
             tail = rng.choice([UNKNOWN_ID, *range(FIRST_BASE_ID, N_ID + 1)], size=5)
             yield np.concatenate((body, tail)).astype(np.int32)
 
 
-def ragged_batch(source: Iterator[Int32s], rng: np.random.Generator, n_rows: int, length: int) -> Int32s:
-    """Return input_ids int32 [n_rows, length]: row 0 full, the others ragged, row 1 all N."""
+def ragged_batch(
+    source: Iterator[Int32s], rng: np.random.Generator, n_rows: int, length: int, vocabulary: Vocabulary = SIX_MERS
+) -> Int32s:
+    """Return input_ids int32 [n_rows, length]: row 0 full, the others ragged, row 1 all one token (of 6-mers, N)."""
     rows = []
+    most = length - vocabulary.n_special
     for row in range(n_rows):
-        n_tokens = length - 1 if row == 0 else int(rng.integers(0, length))
-        tokens = np.full(n_tokens, N_ID, np.int32) if row == 1 else np.empty(0, np.int32)
+        n_tokens = most if row == 0 else int(rng.integers(0, most + 1))
+        alike = int(next(source)[0]) if vocabulary.file else N_ID
+        tokens = np.full(n_tokens, alike, np.int32) if row == 1 else np.empty(0, np.int32)
         while len(tokens) < n_tokens:
             tokens = np.concatenate((tokens, next(source)))
         rows.append(tokens[:n_tokens])
-    return padded(rows)
+    return vocabulary.padded(rows)
 
 
-def padded(rows: Sequence[Array]) -> Int32s:
-    """Return input_ids int32 [B, T] of token rows, `<cls>` set before each."""
-    batch = np.full((len(rows), 1 + max(map(len, rows))), PAD_ID, np.int32)
-    batch[:, 0] = CLS_ID
-    for row, tokens in zip(batch, rows, strict=True):
-        row[1 : 1 + len(tokens)] = tokens
-    return batch
+def token_arrays(path: Path = READS, tokenizer: Tokenizer | None = None) -> list[Array]:
+    """Return the token ids of a file's first reads, one array each; empty reads are left out.
 
-
-def token_arrays(path: Path = READS) -> list[Array]:
-    """Return the token ids of a file's first reads, one int16 array each; empty reads are left out."""
+    Args:
+        tokenizer: of the model; left out: 6-mers.
+    """
     with open_reads(path, chunk_reads=N_READS) as reads:
         for chunk in islice(reads, 1):
-            tokens = tokenise(chunk.bases, chunk.offsets)
-            return [tokens.ids[start:end] for start, end in pairwise(tokens.offsets.tolist()) if end > start]
+            return chunk_tokens((tokenizer or KmerTokenizer()).tokenise(chunk))
     return []
+
+
+def chunk_tokens(tokens: Tokens) -> list[Array]:
+    """Return the token ids of each read that has any."""
+    return [tokens.ids[start:end] for start, end in pairwise(tokens.offsets.tolist()) if end > start]

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from wyr_batch.bundle import PROOF_PASSED
 from wyr_batch.engines.signature import OUTPUTS, EngineOutput, engine_output, outputs_of
 from wyr_batch.proof.batches import BATCH_SIZES, LENGTHS, edge_batches, read_batches
-from wyr_batch.tokens.kmers import PAD_ID
+from wyr_batch.vocabulary import SIX_MERS, Vocabulary
 
 PROOF_FAILED = "failed"
 N_ALONE = 3  # rows of a batch that are run alone as well
@@ -118,6 +118,7 @@ def compare(
     only_size: int | None = None,
     reads_s: float = math.inf,
     show: Callable[[float], None] = lambda share: None,
+    vocabulary: Vocabulary = SIX_MERS,
 ) -> ProofRecord:
     """Compare a candidate with the float32 reference and judge it.
 
@@ -126,9 +127,9 @@ def compare(
             in the order of `EngineOutput`.
         reference: the same in float32.
         slices: the classes of each rank among all C.
-        max_tokens: the longest row the candidate takes, `<cls>` counted; always among the lengths.
-        reads: token ids of real reads without `<cls>`; the batches are cut from them, and each is run once besides,
-            the first max_tokens - 1 tokens of it. None: seeded random tokens.
+        max_tokens: the longest row the candidate takes, special tokens counted; always among the lengths.
+        reads: token ids of real reads without special ones; the batches are cut from them, and each is run once
+            besides, as much of it as fits. None: seeded random tokens.
         batch_sizes: rows; a batch of more than `MAX_BATCH_TOKENS` gets fewer.
         remembered: the reference's outputs, kept for the next candidate that is compared on the same reads.
         masked_calls: the candidate classifies masked reads; without, those of the reference are not looked at.
@@ -136,13 +137,15 @@ def compare(
         reads_s: seconds after which no more of the reads are run as a whole, unless labels differ too often among
             those that were: then all of them are.
         show: called with the share of tokens that have been run.
+        vocabulary: of the bundle.
     """
-    tally = _Tally(candidate, reference, slices, thresholds, masked_calls, {} if remembered is None else remembered)
-    edges = edge_batches(reads, lengths, batch_sizes, max_tokens)
+    known = {} if remembered is None else remembered
+    tally = _Tally(candidate, reference, slices, thresholds, masked_calls, known, vocabulary.pad_id)
+    edges = edge_batches(reads, lengths, batch_sizes, max_tokens, vocabulary)
     if only_size is not None:
         of_each_length = {edge.batch.shape[1]: edge for edge in edges if len(edge.batch) <= only_size}
         edges = [edge._replace(is_last=True) for edge in of_each_length.values()]
-    whole = read_batches(reads, batch_sizes, max_tokens)
+    whole = read_batches(reads, batch_sizes, max_tokens, vocabulary)
     n_cells = sum(edge.batch.size for edge in edges) + sum(batch.size for batch in whole)
     n_done = n_whole = 0
     for batch, is_last in edges:
@@ -190,6 +193,7 @@ class _Tally:
     thresholds: Thresholds
     masked_calls: bool = True
     remembered: Remembered = field(default_factory=dict)
+    pad_id: int = SIX_MERS.pad_id
     failures: list[str] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     n_tokens: int = 0
@@ -210,7 +214,7 @@ class _Tally:
             asked = (wanted.explained_ids + 1) % np.array([s.stop - s.start for s in self.slices], np.int32)
             wanted = self._wanted(batch, asked)
         self.shapes.append(batch.shape)
-        self.n_tokens += int((batch != PAD_ID).sum())
+        self.n_tokens += int((batch != self.pad_id).sum())
         found = self._run(batch, asked, wanted)
         if found is not None:
             self._compare(batch, wanted, found)
@@ -221,7 +225,7 @@ class _Tally:
         if padded is None or len(batch) == 1:
             return
         for row in range(min(N_ALONE, len(batch))):
-            n = int((batch[row] != PAD_ID).sum())
+            n = int((batch[row] != self.pad_id).sum())
             explained = np.ascontiguousarray(padded.explained_ids[row : row + 1])
             cut = EngineOutput._make(values[row : row + 1] for values in padded)
             cut = cut._replace(mask=cut.mask[:, :n], rank_masks=cut.rank_masks[..., :n])
@@ -253,7 +257,7 @@ class _Tally:
 
     @np.errstate(invalid="ignore")
     def _compare(self, batch: Int32s, wanted: EngineOutput, found: EngineOutput) -> None:
-        valid = batch != PAD_ID
+        valid = batch != self.pad_id
         self.all_finite &= all(bool(np.isfinite(values).all()) for values in found)
         if found.mask[~valid].any() or found.rank_masks.transpose(0, 2, 1)[~valid].any():
             self.failures.append(f"{_name(batch)}: got mask values at padding, expected 0")

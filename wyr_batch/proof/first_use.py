@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from wyr_batch._version import __version__
 from wyr_batch.bundle import PROOF_PASSED, Bundle
@@ -32,7 +33,7 @@ from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
 from wyr_batch.proof.batches import N_READS, token_arrays
 from wyr_batch.proof.compare import FLOAT32, PROOF_FAILED, THRESHOLDS, ProofRecord, Thresholds, compare
 from wyr_batch.ranks import rank_slices
-from wyr_batch.tokens.kmers import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
+from wyr_batch.tokens.open import open_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -141,9 +142,15 @@ def prove(engine: Engine, threads: int, n_reads: int = N_READS) -> ProofRecord:
             slices,
             bundle.max_tokens,
             thresholds=thresholds_of(engine),
-            reads=token_arrays()[:n_reads],
+            reads=proof_reads(bundle, n_reads),
             masked_calls=engine.masked_calls,
+            vocabulary=bundle.vocabulary,
         )
+
+
+def proof_reads(bundle: Bundle, n_reads: int = N_READS) -> list[npt.NDArray[Any]] | None:
+    """Return the tokens of the package's reads for a bundle; None, for random tokens, if it takes no nucleotides."""
+    return token_arrays(tokenizer=open_tokenizer(bundle))[:n_reads] if bundle.input == "reads" else None
 
 
 def thresholds_of(engine: Engine) -> Thresholds:
@@ -166,7 +173,7 @@ def open_reference(bundle: Bundle, threads: int) -> Engine:
 
 
 def time_rows(engine: Engine) -> float:
-    """Return rows/s over one full batch of random 6-mers, or as much of it as memory holds, one batch in flight."""
+    """Return rows/s over one full batch of random tokens, or as much of it as memory holds, one batch in flight."""
     n_tokens = min(TIMED_TOKENS, engine.bundle.max_tokens)
     n_rows = max(1, engine.default_batch_tokens // n_tokens)
     while True:
@@ -179,8 +186,7 @@ def time_rows(engine: Engine) -> float:
 
 
 def _seconds(engine: Engine, n_rows: int, n_tokens: int) -> float:
-    ids = np.random.default_rng(0).integers(FIRST_KMER_ID, FIRST_BASE_ID, (n_rows, n_tokens)).astype(np.int32)
-    ids[:, 0] = CLS_ID
+    ids = engine.bundle.vocabulary.random_batch(n_rows, n_tokens)
     asked = np.full((n_rows, len(engine.bundle.ranks)), -1, np.int32)
     seconds = []
     for _ in range(TIMED_RUNS):

@@ -9,12 +9,13 @@
 | status | dictionary | ok, windowed, empty, too_short, failed |
 | mask, mask_RANK | list of float32, float16 or uint8 | per token, in read order |
 | token_start | list of int32 | first base of each token, 0-based |
+| token_end | list of int32 | where each ends, where tokens are no 6-mers |
 | segments | list of struct start, end, mean | runs of mask >= 0.5 in bases, half-open |
 | mask_mean | float32 | over tokens |
 | RANK, RANK_prob | dictionary, float32 | call on the plain read |
 | RANK_masked, RANK_masked_prob | dictionary, float32 | call on the masked read, unless --no-masked-calls |
 | RANK_top | list of struct label, prob | best first, with --top-k |
-| sequence | string | bases as in the file, upper case, with --sequences |
+| sequence | string | bases as in the file, upper case (texts as they are), with --sequences |
 
 Null where there is nothing to say.
 """
@@ -31,8 +32,8 @@ from wyr_batch.checks.files import shown_path
 from wyr_batch.explain.step import Explained
 from wyr_batch.ranks import Rank, rank_slices
 from wyr_batch.reads.chunk import ReadChunk, upper_case
-from wyr_batch.rows.segments import find_segments, running_sum
-from wyr_batch.tokens.kmers import Int64s
+from wyr_batch.rows.segments import find_segments, running_sum, token_ends
+from wyr_batch.tokens.tokens import Int64s
 
 STATUSES = ("ok", "windowed", "empty", "too_short", "failed")
 _OK, _WINDOWED, _EMPTY, _TOO_SHORT, _FAILED = range(5)
@@ -58,11 +59,14 @@ class RowBuilder:
         files: Sequence[str] = (),
         sequences: bool = False,
         masked_calls: bool = True,
+        token_ends: bool = False,
+        as_written: bool = False,
     ) -> None:
         """
         Args:
             masked_calls: write the calls on the masked reads.
-            sequences: add the bases.
+            sequences: add the bases, in upper case unless `as_written`.
+            token_ends: say where each token ends.
             files: inputs, in the order of the command, if rows are to say which one they are from.
         """
         self.ranks = ranks
@@ -70,7 +74,7 @@ class RowBuilder:
         self.labels = [pa.array(rank.labels, pa.string()) for rank in ranks]
         self.mask_type = _MASK_TYPES[mask_dtype]
         self.rank_masks, self.top_k, self.confidence, self.sequences = rank_masks, top_k, confidence, sequences
-        self.masked_calls = masked_calls
+        self.masked_calls, self.token_ends, self.as_written = masked_calls, token_ends, as_written
         names = [shown_path(name) for name in files]
         self.files = list(dict.fromkeys(names))
         self._file_codes = [self.files.index(name) for name in names]  # by place: two inputs may have one name
@@ -86,6 +90,7 @@ class RowBuilder:
             ("status", pa.dictionary(pa.int8(), pa.string())),
             ("mask", pa.list_(self.mask_type)),
             ("token_start", pa.list_(pa.int32())),
+            *([("token_end", pa.list_(pa.int32()))] if self.token_ends else []),
             ("segments", pa.list_(_SEGMENT)),
             ("mask_mean", pa.float32()),
         ]
@@ -118,6 +123,7 @@ class RowBuilder:
         offsets, counts = work.tokens.offsets, work.tokens.counts
         sums = running_sum(done.mask)
         means = (sums[offsets[1:]] - sums[offsets[:-1]]) / np.maximum(counts, 1)
+        ends = token_ends(work.tokens, work.chunk.lengths)
         segments = find_segments(done.mask, sums, work.tokens, work.chunk.lengths)
         columns = [
             *([self._file(work.chunk)] if self.files else []),
@@ -128,6 +134,7 @@ class RowBuilder:
             pa.DictionaryArray.from_arrays(pa.array(status), pa.array(STATUSES)),
             self._mask_lists(done.mask, offsets, absent),
             _lists(pa.array(work.tokens.starts), offsets, absent),
+            *([_lists(pa.array(ends), offsets, absent)] if self.token_ends else []),
             _lists(
                 pa.StructArray.from_arrays(
                     [pa.array(segments.start), pa.array(segments.end), pa.array(segments.mean)],
@@ -147,7 +154,7 @@ class RowBuilder:
         if self.rank_masks:
             columns += [self._mask_lists(rank_mask, offsets, absent) for rank_mask in done.rank_masks]
         if self.sequences:
-            columns.append(_sequences(work.chunk))
+            columns.append(_sequences(work.chunk, self.as_written))
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _file(self, chunk: ReadChunk) -> pa.Array:
@@ -179,9 +186,10 @@ class RowBuilder:
         return _lists(values, offsets, absent)
 
 
-def _sequences(chunk: ReadChunk) -> pa.StringArray:
+def _sequences(chunk: ReadChunk, as_written: bool) -> pa.StringArray:
     offsets = pa.py_buffer(chunk.offsets.astype(np.int32))
-    return pa.StringArray.from_buffers(len(chunk), offsets, pa.py_buffer(upper_case(chunk.bases)))
+    bases = np.ascontiguousarray(chunk.bases) if as_written else upper_case(chunk.bases)
+    return pa.StringArray.from_buffers(len(chunk), offsets, pa.py_buffer(bases))
 
 
 def _lists(values: pa.Array, offsets: Int64s, absent: Bools) -> pa.ListArray:

@@ -1,4 +1,4 @@
-"""Segments: runs of tokens whose mask rounds to 1, in bases of the read."""
+"""Segments: runs of tokens, of texts of whole words, whose mask rounds to 1, in bases (code points) of the read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wyr_batch.tokens.kmers import Int32s, Int64s, Tokens
+from wyr_batch.tokens.tokens import NO_WORD, Int32s, Int64s, Tokens
 
 KEPT = 0.5
 
@@ -29,7 +29,9 @@ class Segments:
 
 
 def token_ends(tokens: Tokens, lengths: Int64s) -> Int32s:
-    """Return where each token ends, int32 [N]: at the next token of its read, or at the read's end."""
+    """Return where each token ends, int32 [N]: if it does not say, at the next token of its read, or the read's end."""
+    if tokens.ends is not None:
+        return tokens.ends
     ends = np.empty(len(tokens.starts), np.int32)
     ends[:-1] = tokens.starts[1:]
     has_any = tokens.counts > 0
@@ -53,7 +55,7 @@ def find_segments(
         mask: float32 [N], one value per token; sums: float64 [N + 1], its `running_sum`.
         lengths: int64 [n], bases per read.
     """
-    kept = mask >= KEPT
+    kept = (mask if tokens.words is None else _word_means(mask, sums, tokens)) >= KEPT
     # A segment starts at a kept token that is its read's first or follows one that is not kept.
     starts_read = np.zeros(len(mask) + 1, bool)
     starts_read[tokens.offsets] = True
@@ -68,3 +70,17 @@ def find_segments(
         mean=mean.astype(np.float32),
         offsets=np.searchsorted(first, tokens.offsets).astype(np.int64),
     )
+
+
+def _word_means(
+    mask: npt.NDArray[np.float32], sums: npt.NDArray[np.float64], tokens: Tokens
+) -> npt.NDArray[np.float64]:
+    """Return for each token the mean mask of its word, float64 [N]; 0 where it is of none."""
+    assert tokens.words is not None
+    begins = np.ones(len(mask), bool)
+    begins[1:] = tokens.words[1:] != tokens.words[:-1]
+    begins[tokens.offsets[:-1][tokens.counts > 0]] = True
+    first = np.flatnonzero(begins)
+    n_tokens = np.diff(first, append=len(mask))
+    means = (sums[first + n_tokens] - sums[first]) / n_tokens
+    return np.where(tokens.words == NO_WORD, 0.0, np.repeat(means, n_tokens))

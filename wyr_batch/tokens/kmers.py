@@ -18,12 +18,14 @@ or tokens. Not handled: special tokens written out in a read (`<cls>`), which up
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
+
+from wyr_batch.reads.chunk import ReadChunk
+from wyr_batch.tokens.tokens import Int16s, Int32s, Int64s, Tokens
 
 UNKNOWN_ID, PAD_ID, MASK_ID, CLS_ID = 0, 1, 2, 3
 FIRST_KMER_ID, FIRST_BASE_ID, N_ID = 6, 4102, 4106
@@ -32,32 +34,6 @@ TOKEN_BP = 6
 _N, _OTHER, _SPACE = 4, 5, 6
 
 Uint8s = npt.NDArray[np.uint8]
-Int16s = npt.NDArray[np.int16]
-Int32s = npt.NDArray[np.int32]
-Int64s = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tokens of consecutive reads, `<cls>` not among them.
-
-    Attributes:
-        ids: int16 [N], token ids of all reads, one read after the other.
-        starts: int32 [N], first base of each token within its read, 0-based.
-        offsets: int64 [n + 1], read i holds tokens offsets[i] to offsets[i + 1].
-    """
-
-    ids: Int16s
-    starts: Int32s
-    offsets: Int64s
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def counts(self) -> Int64s:
-        """Tokens per read, int64 [n]."""
-        return np.diff(self.offsets)
 
 
 def vocabulary() -> list[str]:
@@ -125,6 +101,16 @@ def tokenise(bases: Uint8s, offsets: Int64s, *, u_is_t: bool = True) -> Tokens:
     token_offsets = token_bounds[2 * first_run]
     read_starts = np.repeat(offsets[:-1].astype(np.int32), np.diff(token_offsets))
     return Tokens(ids, starts - read_starts, token_offsets)
+
+
+class KmerTokenizer:
+    """The tokenizer of Nucleotide Transformers: 6-mers, which leave no gap."""
+
+    has_spans = False
+
+    def tokenise(self, chunk: ReadChunk) -> Tokens:
+        """Return the tokens of a chunk's reads."""
+        return tokenise(chunk.bases, chunk.offsets)
 
 
 def _token_ids(codes: Uint8s, starts: Int32s, singles: Int64s) -> Int16s:

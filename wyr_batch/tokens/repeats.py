@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from wyr_batch.tokens.kmers import Int64s, Tokens
+from wyr_batch.tokens.tokens import Int64s, Tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wyr_batch.export.bundle_json import bundle_json
+
 from benchmarks.kit import timed, write_reads
 from benchmarks.published_size import RANKS, READ_BP, make_checkpoints
 from benchmarks.speed.gpu.machine import Machine, Skipped, need_torch
-from wyr_batch.bundle import BundleFile, bundle_json, load_bundle, sha256_of, starter_path
+from wyr_batch.bundle import Bundle, BundleFile, load_bundle, sha256_of, starter_path
 
 PAPER_READS = 103_638
 MODELS = ("full_size", "starter")
@@ -47,18 +49,33 @@ def describe(machine: Machine, name: str) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != "bundle.json"
     ]
-    text = bundle_json(
+    described = Bundle(
+        folder=folder,
         name=name,
         ranks=starter.ranks if name == "starter" else RANKS,
         max_tokens=64 if machine.quick else starter.max_tokens,
         window_bp=378 if machine.quick else starter.window_bp,
         pooling=starter.pooling if name == "starter" else "mean",
-        files=files,
-        training={},
-        metrics={},
-        licence="",
+        files=tuple(files),
     )
-    (folder / "bundle.json").write_text(text)
+    (folder / "bundle.json").write_text(bundle_json(described))
+
+
+def gpu_module(machine: Machine) -> Any:
+    """Return the published size in the form of a GPU on the device, in plain torch: no way has been chosen."""
+    from wyr_batch.models.gpu.fused import GpuFused
+
+    explanandum, explainer, max_tokens = loaded(machine)
+    return GpuFused(explanandum, explainer, getattr(need_torch(), machine.half), max_tokens).to(machine.device)
+
+
+def loaded(machine: Machine) -> tuple[Any, Any, int]:
+    """Return the published size as its checkpoints hold it, on the CPU, and the longest row it takes."""
+    from wyr_batch.models.checkpoints import load_explainer, load_explanandum
+
+    bundle = machine.bundle("full_size")
+    explanandum, _ = load_explanandum(bundle.checkpoint() / "explanandum")
+    return explanandum, load_explainer(bundle.checkpoint() / "explainer"), bundle.max_tokens
 
 
 def exported(machine: Machine) -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from wyr_batch.masks.drawn import MASKED, PROB
 from wyr_batch.masks.file import MaskFile
 from wyr_batch.masks.rows import MaskRows
-from wyr_batch.tokens.kmers import Int64s
+from wyr_batch.tokens.tokens import Int64s
 
 RANDOM = "random"
 # Of twenty reads; what a file has no such reads for, and the rest, is drawn at random.
