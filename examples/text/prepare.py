@@ -6,7 +6,7 @@
     review/encoder/         all-MiniLM-L6-v2 as transformers loads it: 6 layers of width 384, 22.7 M parameters
     review/snippets.csv     id, text, label, score, split: sentences of film reviews, each rated by people
 
-The score of a sentence is the mean of at least 20 ratings from -4 to 4, and its sign is the label. Sentences rated 0
+The score of a sentence is the mean of 15 to 29 ratings from -4 to 4, and its sign is the label. Sentences rated 0
 and repeated ones are left out. Splits go by the sentence itself: `int(sha1(text)[:8], 16) % 100`, 0-9 test, 10-19
 validation, the rest train.
 
