@@ -5,7 +5,7 @@
         --bundle review/bundle -o benchmarks/results/text_rivals.json
 
 Every method scores the tokens of each text for the class called. A token is hidden as everywhere in this project: its
-embedding times 0, special tokens as they are.
+word embedding times 0; its position stays, and so do special tokens.
 
 - explainer: the mask of `wyr-batch run`, of all texts in one call, the plain and the masked pass included;
 - integrated_gradients: captum's LayerIntegratedGradients on the word embeddings, from [PAD] at every token;

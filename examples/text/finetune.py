@@ -128,11 +128,11 @@ def main() -> None:
     torch.manual_seed(args.seed)
     save = args.folder / args.name
     tokenizer = AutoTokenizer.from_pretrained(args.folder / "encoder")
+    tokenizer.save_pretrained(save)
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}}
     model = AutoModelForSequenceClassification.from_pretrained(args.folder / "encoder", num_labels=2, **names)
     parts = read_parts(args.folder / "snippets.csv", tokenizer)
     epochs = train(model, parts, args, save)
-    tokenizer.save_pretrained(save)
     best = AutoModelForSequenceClassification.from_pretrained(save)
     result = {
         "settings": {name: value for name, value in vars(args).items() if name not in ("folder", "name")},
