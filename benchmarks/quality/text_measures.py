@@ -135,12 +135,12 @@ def choose_chimeras(
     classifier: Classifier, texts: Sequence[str], labels: Sequence[int], n: int, seed: int
 ) -> list[Chimera]:
     """Return up to n chimeras of texts that are called rightly and surely by themselves, each used once."""
-    called, probs = classifier.calls(texts)
-    order = np.random.default_rng(seed).permutation(len(texts))
-    sure = [i for i in order if called[i] == labels[i] and probs[i] > LEAST_PROBABILITY]
     waiting: list[int] = []
     chimeras = []
-    for i in sure:
+    for i in np.random.default_rng(seed).permutation(len(texts)):
+        (called,), (prob,) = classifier.calls([texts[i]])
+        if called != labels[i] or prob <= LEAST_PROBABILITY:
+            continue
         partner = next((j for j in waiting if labels[j] != labels[i]), None)
         if partner is None:
             waiting.append(i)
