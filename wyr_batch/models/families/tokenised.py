@@ -19,11 +19,9 @@ class Tokenised(Explanandum):
     """Special tokens stand around every window and between the texts of a pair; their mask is always 1.
 
     Attributes:
-        input: what is classified: 'reads', 'proteins' or 'text'.
         tokenizer: what makes its tokens.
     """
 
-    input: str = "reads"
     tokenizer: TokenizerInfo
 
     def use_tokenizer(self, tokenizer: TokenizerInfo) -> None:
