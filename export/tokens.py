@@ -33,16 +33,15 @@ def write_tokenizer(explanandum: Explanandum, folder: Path) -> Tokenizer:
     return SubwordTokenizer(path, explanandum.vocabulary, explanandum.input)
 
 
-def proof_tokens(path: Path | None, explanandum: Explanandum, tokenizer: Tokenizer) -> Rows | None:
+def proof_tokens(path: Path, explanandum: Explanandum, tokenizer: Tokenizer) -> Rows | None:
     """Return the tokens of a file's first reads or texts, to prove a bundle on.
 
     Args:
-        path: None takes the package's reads for a classifier of reads, and random tokens (None) for others.
+        path: the package's reads (`READS`) are none for a classifier of texts or proteins: it is given random tokens.
     Raises: InputError if there is not one token.
     """
-    if path is None and explanandum.input != "reads":
+    if path == READS and explanandum.input != "reads":
         return None
-    path = path or READS
     with (opener(explanandum.input) or open_reads)(str(path), chunk_reads=N_READS) as source:
         rows = [row for chunk in islice(source, 1) for row in chunk_tokens(tokenizer.tokenise(chunk))]
     if not rows:

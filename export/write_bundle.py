@@ -72,8 +72,8 @@ def export_bundle(
         output: directory to make; it appears only when everything is right.
         max_tokens: the longest row the graph must take, `<cls>` counted.
         dtypes: precisions to prove, float32 among them.
-        reads: token ids of real reads, without special ones, to prove it on; or a file of reads, or of texts; None: the
-            package's reads, or random tokens for a classifier of texts or proteins.
+        reads: token ids of real reads, without special ones, to prove it on; or a file of reads, or of texts, see
+            `proof_tokens`; None: random tokens.
         half_checkpoint: store checkpoint/ as float16. The graph and its reference are then made from the rounded
             weights, so that exporting the bundle's own checkpoint gives the same file.
         compact: store weights of model.onnx that float16 holds exactly as float16; worth it with `half_checkpoint`.
@@ -112,7 +112,7 @@ def export_bundle(
             explanandum, _ = load_explanandum(checkpoint / "explanandum")
             explainer = load_explainer(checkpoint / "explainer")
         tokenizer = write_tokenizer(explanandum, partial)
-        rows = reads if isinstance(reads, Sequence) else proof_tokens(reads, explanandum, tokenizer)
+        rows = proof_tokens(reads, explanandum, tokenizer) if isinstance(reads, Path) else reads
         for dtype in dtypes:
             if dtype in FILES:
                 progress(f"exporting {FILES[dtype]}")

@@ -95,6 +95,7 @@ def command(
     set_up(quiet, False, None)
     from wyr_batch.bundle import load_bundle, starter_path
     from wyr_batch.host import available_cpus
+    from wyr_batch.proof.batches import READS
 
     if (explanandum_dir is None) != (explainer_dir is None):
         raise UsageError("--explanandum, --explainer", "one of the two", "both, or neither for the starter")
@@ -131,7 +132,7 @@ def command(
         explanandum_dir,
         explainer_dir,
         output,
-        reads=verify,
+        reads=verify or READS,
         dtypes=precisions,
         half_checkpoint=half_checkpoint,
         compact=half_checkpoint,
