@@ -29,6 +29,13 @@ def shown_letter(letter: str) -> str:
     return " " if letter == "\t" else letter.encode("unicode_escape").decode()
 
 
+def cells_of(text: str) -> int:
+    """Return how many cells of a terminal a text takes."""
+    from rich.cells import cell_len  # here: who only computes needs no rich
+
+    return cell_len(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """Code points start to end of a text, drawn as one.
@@ -54,7 +61,7 @@ class Cluster:
     @property
     def is_wide(self) -> bool:
         """True for ideographs and other letters of two cells, beside which a line may end."""
-        return len(self.shown) == 1 and self.cells > 1
+        return len(self.shown) == 1 and cells_of(self.shown) > 1
 
 
 def clusters(text: str) -> Iterator[Cluster]:
@@ -65,8 +72,6 @@ def clusters(text: str) -> Iterator[Cluster]:
     >>> [(c.start, c.end, c.cells) for c in clusters("e\u0301中\r\n\x1b")]
     [(0, 2, 1), (2, 3, 2), (3, 5, 0), (5, 6, 4)]
     """
-    from rich.cells import cell_len
-
     start, n = 0, len(text)
     while start < n:
         if text[start] == "\n" or text.startswith("\r\n", start):
@@ -78,7 +83,7 @@ def clusters(text: str) -> Iterator[Cluster]:
         while shown == text[start:end] and end < n and _goes_on(text, start, end):
             end += 1
             shown = text[start:end]
-        yield Cluster(start, end, shown, cell_len(shown))
+        yield Cluster(start, end, shown, cells_of(shown))
         start = end
 
 
