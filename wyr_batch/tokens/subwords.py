@@ -144,7 +144,7 @@ def _mended(spans: Int64s, offsets: Int64s, texts: list[str], with_words: bool) 
     before = np.concatenate((text_starts[:1], latest[:-1])) if len(ends) else ends
     starts = np.maximum(starts, before)
     next_letter = np.arange(len(points) + 1)
-    spaces = _is_space(points)
+    spaces = is_space(points)
     next_letter[:-1][spaces] = len(points)
     next_letter = np.minimum.accumulate(next_letter[::-1])[::-1]
     ends = np.maximum(ends, starts)
@@ -158,7 +158,7 @@ def _words(points: Points, starts: Int64s, ends: Int64s, offsets: Int64s) -> Int
     """Return the number of each token's word within its text, int32 [N]."""
     if not len(starts):
         return np.empty(0, np.int32)
-    joins = _joins(points)
+    joins = is_inner(points)
     begins = np.ones(len(starts), bool)
     last = np.maximum(ends[:-1] - 1, 0)
     first = np.minimum(starts[1:], len(points) - 1)
@@ -171,11 +171,11 @@ def _words(points: Points, starts: Int64s, ends: Int64s, offsets: Int64s) -> Int
     return words
 
 
-def _is_space(points: Points) -> Bools:
+def is_space(points: Points) -> Bools:
     return _look_up(points, lambda point: chr(point).isspace())
 
 
-def _joins(points: Points) -> Bools:
+def is_inner(points: Points) -> Bools:
     """Return whether each character can be inside a word, bool [P]."""
     return _look_up(points, _is_joining)
 
