@@ -29,6 +29,7 @@ from wyr_batch.errors import UsageError
 from wyr_batch.models.checkpoints import load_explainer, save_explainer
 from wyr_batch.models.explainer import Explainer, PlainPass, check_pair
 from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.families.heads import LinearHeads
 from wyr_batch.models.lstm import LstmConfig, LstmExplainer
 from wyr_batch.models.readout import ReadoutConfig, ReadoutExplainer
 
@@ -36,7 +37,7 @@ from ..config import ExplainerTraining, LoopConfig
 from ..data.batches import StepBatches, evaluation_batch, evaluation_batches
 from ..data.labelled import LabelledReads
 from ..fit import losses as terms
-from ..measure.explained import explain, first_classes
+from ..measure.explained import explain, first_classes, own_tokens
 from ..places import begin
 from .loop import is_first_process, train
 from .trained_explainer import TrainedExplainer
@@ -78,7 +79,9 @@ class ExplainerLoss:
         if is_chimera.any():
             targets[is_chimera] = self._seen(plain, embedded, inside, targets, is_chimera)
         own, other = self._masks(trained, plain, targets)
-        target = own.amax(dim=1)
+        counted = own_tokens(model, input_ids)
+        joined = model.joined_mask(own, targets)
+        target = model.rank_masks(input_ids, joined.unsqueeze(1)).squeeze(1)
         kept = self._classify(embedded, input_ids, target) * config.sharpness
         hidden = self._classify(embedded, input_ids, model.complement(input_ids, target)) * config.complement_sharpness
         if config.complement == "call":
@@ -86,18 +89,19 @@ class ExplainerLoss:
         else:
             complement = terms.entropy_loss(hidden, model.slices, config.entropy_scale, config.complement_rank_weights)
         if config.target_area:
-            area = terms.target_area_loss(target[~is_chimera], valid[~is_chimera], config.target_area)
+            area = terms.target_area_loss(target[~is_chimera], counted[~is_chimera], config.target_area)
         else:
             a, b = config.area_least, config.area_most
-            area = terms.area_loss(target, other * config.weight_of_others, own, targets >= 0, valid, a, b)
+            area = terms.area_loss(target, other * config.weight_of_others, own, targets >= 0, counted, a, b)
         found = {
             "classification": terms.classification_loss(kept, targets, model.slices, config.rank_weights),
             "entropy": config.lambda_entropy * complement,
             "area": config.lambda_area * area,
-            "variation": config.lambda_variation * terms.variation_loss(target, other * config.weight_of_others, valid),
+            "variation": config.lambda_variation
+            * terms.variation_loss(target, other * config.weight_of_others, counted),
         }
         if config.lambda_outside:
-            outside = terms.outside_loss(own, inside, targets, batch["other_labels"], valid)
+            outside = terms.outside_loss(own, inside, targets, batch["other_labels"], counted)
             found["outside"] = config.lambda_outside * outside
         return found
 
@@ -150,11 +154,12 @@ def evaluate_explainer(loss: ExplainerLoss, trained: TrainedExplainer, reads: La
         batch = evaluation_batch(reads, rows, window_bp)
         measured = {name: float(value) * len(rows) for name, value in loss(trained, vars(batch)).items()}
         found = explain(model, trained.explainer, batch)
-        mask, valid, ids = found.mask(), found.valid, found.input_ids
-        kept = model.top_classes(model.classify(found.embedded, ids, mask))
-        left = model.top_classes(model.classify(found.embedded, ids, model.complement(ids, mask)))
-        measured["mask_mean"] = float((mask.sum(1) / valid.sum(1)).sum())
-        measured["mask_open"] = float((((mask >= 0.5) & valid).sum(1) / valid.sum(1)).sum())
+        mask, counted = found.mask(), found.counted
+        kept = model.top_classes(found.classify(mask))
+        left = model.top_classes(found.classify(model.complement(found.input_ids, mask)))
+        n_counted = counted.sum(1).clamp(min=1)
+        measured["mask_mean"] = float(((mask * counted).sum(1) / n_counted).sum())
+        measured["mask_open"] = float((((mask >= 0.5) & counted).sum(1) / n_counted).sum())
         for r in range(found.plain.shape[1]):
             measured[f"kept_{r}"] = float((kept[:, r] == found.plain[:, r]).sum())
             measured[f"left_{r}"] = float((left[:, r] == found.plain[:, r]).sum())
@@ -178,7 +183,10 @@ def randomise(explanandum: Explanandum, seed: int) -> None:
 
 
 def new_explainer(explanandum: Explanandum, kind: str) -> Explainer:
-    """Return an untrained Explainer of that kind for a classifier."""
+    """Return an untrained Explainer of that kind for a classifier.
+
+    A readout starts from evidence where that is exact, with linear heads on a mean, and learns it elsewhere.
+    """
     n_classes = sum(explanandum.n_classes)
     if kind == "lstm":
         return LstmExplainer(LstmConfig(vocab_size=explanandum.vocab_size, num_classes=n_classes))
@@ -187,7 +195,7 @@ def new_explainer(explanandum: Explanandum, kind: str) -> Explainer:
             hidden_size=explanandum.hidden_size,
             num_ranks=len(explanandum.n_classes),
             num_classes=n_classes,
-            evidence_start=explanandum.pooling == "mean",
+            evidence_start=explanandum.pooling == "mean" and isinstance(explanandum, LinearHeads),
         )
     )
 
@@ -231,6 +239,7 @@ def train_explainer(
             window_bp=config.window_bp,
             full_share=config.full_share,
             null_leaf_weight=config.null_leaf_weight,
+            multi_label=explanandum.multi_label,
             chimera_share=config.chimera_share,
             seed=seed,
         )
