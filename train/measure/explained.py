@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +58,8 @@ class Explained:
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Explained:
         """Return the batch with every tensor changed alike, as to some of its rows."""
-        return replace(self, **{name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)})
+        changed: dict[str, Any] = {n: change(value) for n, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
     def opened(self, mask: Tensor) -> Tensor:
         """Return the tokens in segments of a mask, bool [B, T]."""

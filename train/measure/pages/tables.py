@@ -147,8 +147,9 @@ def markdown(evaluation: Mapping[str, Any]) -> str:
         f"Explained: the {explained}. The paper's columns are of another classifier on other data.",
         "## Table 1",
         table_1(e),
-        f"{words.rows.capitalize()} without a relevant chunk: {e['reads_without']['average_relevant_chunk']:,}; without "
-        f"a not-relevant one: {e['reads_without']['average_not_relevant_chunk']:,}. They are left out of that row.",
+        f"{words.rows.capitalize()} without a relevant chunk: {e['reads_without']['average_relevant_chunk']:,}; "
+        f"without a not-relevant one: {e['reads_without']['average_not_relevant_chunk']:,}. They are left out of that "
+        "row.",
         "## Masks",
         table(
             ["", "here", "paper"],
@@ -169,8 +170,8 @@ def markdown(evaluation: Mapping[str, Any]) -> str:
         parts += [
             "## Agreement with people",
             f"{r['n_texts']:,} {words.rows} with a rationale in their window ({r['n_without']:,} without), which "
-            f"covers {percent(r['rationale_share'])} of the tokens. Token F1 and AUPRC are of tokens, IoU F1 of segments that "
-            "share half of their tokens with a rationale. With 95 % bootstrap intervals.",
+            f"covers {percent(r['rationale_share'])} of the tokens. Token F1 and AUPRC are of tokens, IoU F1 of segments "
+            "that share half of their tokens with a rationale. With 95 % bootstrap intervals.",
             rationale_table(r),
         ]
     if "chimeras" in e:
