@@ -1,15 +1,17 @@
 """Half-precision copies of the fused function, float32 where halves would spoil it.
 
-In half precision: the weights and products of the Explanandum's encoder (query, key, value, the dense layers) and its
-attention. In float32: embeddings and their product with the mask, layer norms (an epsilon of 1e-12 is 0 in float16),
-the residual stream, pooling, heads, softmax over classes, and the whole Explainer (its scan is wrong by 0.1 and more
-in half precision, and it is a small part of the work). Every type is a cast in the module, so that an exported graph
-says what it computes: the form that TensorRT's strong typing builds as it stands.
+In half precision: the weights and products of the Explanandum's encoder (query, key, value, the dense layers), and the
+attention of Nucleotide Transformers. In float32: embeddings and their product with the mask, layer norms (an epsilon of
+1e-12 is 0 in float16), the residual stream, the attention of other families, pooling, heads, softmax over classes, and
+the whole Explainer (its scan is wrong by 0.1 and more in half precision, and it is a small part of the work). Every
+type is a cast in the module, so that an exported graph says what it computes: the form that TensorRT's strong typing
+builds as it stands.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,6 +60,32 @@ def halve_encoder(encoder: Encoder, dtype: torch.dtype) -> None:
         layer.output.dense = _UpLinear(layer.output.dense.to(dtype))
         attention.LayerNorm = _CastNorm(attention.LayerNorm, dtype)
         layer.LayerNorm = _CastNorm(layer.LayerNorm, dtype)
+
+
+class _HalfLinear(nn.Module):
+    """A linear layer that computes in half precision and takes and gives float32."""
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.linear, self.dtype = linear.to(dtype), dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return full_precision(self.linear(x.to(self.dtype)))
+
+
+def halve_linears(module: nn.Module, dtype: torch.dtype, leave: Sequence[str] = ()) -> None:
+    """Turn every linear layer of a module to half precision, in place; all between them stays float32.
+
+    Args:
+        leave: names of children to leave as they are.
+    """
+    for name, child in module.named_children():
+        if name in leave:
+            continue
+        if isinstance(child, nn.Linear):
+            setattr(module, name, _HalfLinear(child, dtype))
+        else:
+            halve_linears(child, dtype)
 
 
 def in_precision(fused: Fused, dtype: str) -> Fused:

@@ -21,6 +21,10 @@ class LinearHeads(Explanandum):
         self.hidden_size = hidden_size
         self.classifiers = nn.ModuleList(nn.Linear(hidden_size, n) for n in n_classes)
 
+    def config_json(self) -> str:
+        """Return the text of base_model/config.json."""
+        raise NotImplementedError
+
     def logits(self, pooled: Tensor) -> Tensor:
         return torch.cat([head(pooled) for head in self.classifiers], dim=-1)
 

@@ -43,6 +43,9 @@ class NtExplanandum(LinearHeads):
     def encode(self, embedded: Tensor, input_ids: Tensor) -> Tensor:
         return self.encoder.encode(embedded, self.valid(input_ids))
 
+    def config_json(self) -> str:
+        return self.config.to_json()
+
     def content(self, input_ids: Tensor) -> Tensor:
         content = self.valid(input_ids)
         content[:, 0] = False  # `<cls>`
