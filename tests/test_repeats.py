@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from test_pipeline import LimitedEngine, different
 from toy_engine import RANKS, ToyEngine, run_toy
 
-from wyr_batch.api import Masker, summary_json
+from wyr_batch.api import Masker
 from wyr_batch.explain.step import Explained, ExplainStep
 from wyr_batch.job.config import RunConfig
+from wyr_batch.job.outputs import summary_json
 from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.rows.columns import RowBuilder
 from wyr_batch.tokens.plan import Planner

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from read_files import random_fastq
 from toy_engine import run_toy
 
-from wyr_batch import api
 from wyr_batch.errors import InputError, OutputError, UsageError
 from wyr_batch.job.config import RunConfig
+from wyr_batch.job.outputs import summary_json
 from wyr_batch.rows.folder import parts_folder
 from wyr_batch.rows.parts import Parts
 
@@ -275,7 +275,7 @@ def test_a_limit_on_file_sizes_is_met_as_a_full_disk_is(source: Path, tmp_path: 
 def test_the_summary_counts_the_whole_output(small_chunks: None, tmp_path: Path) -> None:
     config, source = stopped_run(tmp_path)
     stats = run_toy(RunConfig(config.inputs, config.output, resume=True))
-    summary = json.loads(api.summary_json(stats, config))
+    summary = json.loads(summary_json(stats, config))
     assert summary["reads"] == sum(summary["statuses"].values()) == 300
     assert 0 < summary["reads_resumed"] < 300
     text = source.read_text().splitlines()

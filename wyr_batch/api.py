@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -13,19 +12,17 @@ from typing import Self
 
 import pyarrow as pa
 
-from wyr_batch._version import __version__
-from wyr_batch.bundle import Bundle, load_bundle, starter_path
-from wyr_batch.checks.fields import Fields
-from wyr_batch.checks.files import is_file, is_folder, shown_path
-from wyr_batch.checks.outputs import FILE, FOLDER, TEXT, Output, Source, check_outputs
+from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.choose import EngineRequest, open_engine, open_engines
+from wyr_batch.draw.kinds import KINDS
 from wyr_batch.engines.base import Engine
-from wyr_batch.errors import InputError, OutputError, UsageError
+from wyr_batch.errors import InputError, UsageError
 from wyr_batch.explain.retry import BatchRunner
 from wyr_batch.explain.step import ExplainStep
 from wyr_batch.host import limited_threads
 from wyr_batch.job.config import RunConfig, check_columns, check_explain, explain_row
 from wyr_batch.job.job import Job, damaged_inputs, keep_parts_on_error
+from wyr_batch.job.outputs import check_run_outputs
 from wyr_batch.job.progress import Progress
 from wyr_batch.job.stats import RunStats
 from wyr_batch.pipeline import explain_reads
@@ -33,14 +30,12 @@ from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.reads.stream import InputWatch, check_distinct, check_readable, read_new
 from wyr_batch.rows.columns import RowBuilder
 from wyr_batch.rows.counts import Counts
-from wyr_batch.rows.folder import check_output, parts_folder
-from wyr_batch.rows.kreport import is_kreport
 from wyr_batch.rows.parts import Parts
 from wyr_batch.rows.prediction import Prediction, explained_from, predictions_from
 from wyr_batch.tokens.open import open_tokenizer
 from wyr_batch.tokens.plan import Planner
 
-__all__ = ["Masker", "Prediction", "check_run_outputs", "load", "run", "summary_json"]
+__all__ = ["Masker", "Prediction", "load", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +73,7 @@ def run(
 
         return run_on_ray(job, progress, check)
     for path in config.inputs:  # before an engine is opened, which may take minutes, and before anything is written
-        check_readable(path)
+        check_readable(path, job.reading.open_input)
     with ExitStack() as stack:
         stack.enter_context(limited_threads(config.n_threads))
         if not engines:
@@ -109,7 +104,7 @@ def _explain_all(
 ) -> None:
     """Reads -> parts -> output; what is finished is kept whatever happens."""
     watch = InputWatch(len(job.config.inputs))
-    chunks = read_new(job.config.reading, watch, parts.counts.n_reads, parts.digest)
+    chunks = read_new(job.reading, watch, parts.counts.n_reads, parts.digest)
     with Progress(lambda: watch.share, progress) as bar:
 
         def write(batch: pa.RecordBatch, counts: Counts, digest: tuple[int, ...]) -> None:
@@ -119,54 +114,6 @@ def _explain_all(
         with keep_parts_on_error(parts, lambda error: damaged_inputs(error, watch)):
             explain_reads(chunks, planner, steps, job.rows, write, stats, overlapped=overlapped, check=check)
             parts.commit(stats.rates())
-
-
-def check_run_outputs(
-    config: RunConfig,
-    *,
-    json_path: Path | None = None,
-    report_path: Path | None = None,
-    log_path: Path | None = None,
-    infile_list: Path | None = None,
-) -> None:
-    """Refuse a run whose outputs would harm something, before any work.
-
-    Args:
-        json_path, report_path, log_path: more files that the caller will write: a summary, reads by clade, and messages
-            that are appended.
-        infile_list: a file that names the inputs.
-    Raises: UsageError, OutputError.
-    """
-    outputs = [Output("-o", config.output, FOLDER if config.is_dataset else FILE)]
-    if not config.is_dataset:
-        outputs.append(Output("-o, its parts in", parts_folder(config.output), FOLDER))
-    outputs += [Output("--json", json_path, TEXT)] if json_path else []
-    outputs += [Output("--report", report_path, TEXT)] if report_path else []
-    outputs += [Output("--log", log_path, TEXT)] if log_path else []
-    sources = [Source("the input", path) for path in config.inputs if path == "-" or not is_folder(path)]
-    sources.append(Source("the bundle", config.model or starter_path()))
-    sources += [Source("the list of inputs", infile_list)] if infile_list else []
-    check_outputs(outputs, sources)
-    check_output(config.output, config.is_dataset, config.overwrite or config.resume)
-    for flag, path, is_ours, what in (
-        ("--json", json_path, _is_summary, "summary of a run"),
-        ("--report", report_path, is_kreport, "report of this tool"),
-    ):
-        if path and not config.overwrite and is_file(path, OutputError) and not is_ours(path):
-            raise OutputError(
-                f"{flag} {shown_path(path)}",
-                f"a file that exists and is no {what}",
-                "a new name",
-                "Use --overwrite to replace it.",
-            )
-
-
-def _is_summary(path: Path) -> bool:
-    """True if a file is empty, or what --json wrote."""
-    try:
-        return path.stat().st_size == 0 or "statuses" in Fields.read(path, OutputError)
-    except (OSError, OutputError):
-        return False
 
 
 class Masker:
@@ -194,30 +141,41 @@ class Masker:
         self._one_at_a_time = threading.Lock()
 
     def predict(
-        self, sequences: Iterable[str | bytes] | str | bytes, explain: str | Sequence[str] = "predicted"
+        self,
+        sequences: Iterable[str | bytes] | str | bytes,
+        explain: str | Sequence[str] = "predicted",
+        second: Iterable[str | bytes] | str | bytes | None = None,
     ) -> list[Prediction]:
         """Explain a few reads, in order; long ones are cut and stitched as `run` does.
 
         Calls from several threads run one after the other, for each uses all of the engine.
 
         Args:
-            sequences: reads as text or ASCII bytes; one alone is one read.
+            sequences: reads as text or ASCII bytes, for a model of texts the texts (bytes are UTF-8); one alone is one.
             explain: 'predicted', or RANK=LABEL for some ranks, as `run` has it.
+            second: the second text of each pair, for a model of pairs.
         Returns: one Prediction a read. A read that cannot be explained is one of status failed, with the reason.
         Raises: InputError for what is no sequence; UsageError for a rank or label that is not there; EngineError if
             read after read fails, the engine is closed, or this process was forked from the one that loaded it.
         """
-        chunk = self._chunk(_as_texts(sequences))
+        encoding = "utf-8" if self._as_written else "latin-1"
+        if second is not None and not self._as_written:
+            raise UsageError("second", f"texts, with a model of {self.bundle.input}", "none")
+        chunk = self._chunk(
+            _as_texts(sequences, encoding), seconds=None if second is None else _as_texts(second, encoding)
+        )
         step = self._step(explain)
         self.engine.check_usable()
         with self._one_at_a_time:
             done = step(self._planner.plan(chunk))
-        return predictions_from(done, self._rows.status(done), self.bundle.ranks)
+        return predictions_from(done, self._rows.status(done), self.bundle.ranks, KINDS[self.bundle.input])
 
-    def _chunk(self, sequences: list[str], ids: Sequence[str] | None = None) -> ReadChunk:
+    def _chunk(
+        self, sequences: list[str], ids: Sequence[str] | None = None, seconds: list[str] | None = None
+    ) -> ReadChunk:
         """Return what `run` would read: sequences, or texts as they are."""
-        if self.bundle.input == "text":
-            return ReadChunk.from_texts(sequences, ids=ids)
+        if self._as_written:
+            return ReadChunk.from_texts(sequences, seconds, ids)
         return ReadChunk.from_sequences(sequences, ids)
 
     def _step(self, explain: str | Sequence[str]) -> ExplainStep:
@@ -282,7 +240,7 @@ class Masker:
         self.close()
 
 
-def _as_texts(sequences: Iterable[str | bytes] | str | bytes) -> list[str]:
+def _as_texts(sequences: Iterable[str | bytes] | str | bytes, encoding: str) -> list[str]:
     """Return reads as text. Raises: InputError naming the one that is none."""
     if isinstance(sequences, str | bytes):
         sequences = [sequences]
@@ -294,7 +252,10 @@ def _as_texts(sequences: Iterable[str | bytes] | str | bytes) -> list[str]:
             raise InputError(
                 f"sequences, item {i + 1}", type(item).__name__, "text", "Give str(item) if that is its bases."
             )
-        texts.append(item if isinstance(item, str) else item.decode("latin-1"))
+        try:
+            texts.append(item if isinstance(item, str) else item.decode(encoding))
+        except UnicodeDecodeError as error:
+            raise InputError(f"sequences, item {i + 1}", str(error), "UTF-8", "Decode it first.") from None
     return texts
 
 
@@ -325,10 +286,3 @@ def load(
     loaded = load_bundle(None if bundle is None else Path(bundle))
     request = EngineRequest(device, runtime, dtype, threads, masked_calls=masked_calls)
     return Masker(loaded, open_engine(loaded, request), masked_calls)
-
-
-def summary_json(stats: RunStats, config: RunConfig) -> str:
-    """Return the text of --json: the counters of the run and the options it ran with."""
-    inputs, output = [shown_path(path) for path in config.inputs], shown_path(config.output)
-    options = {"inputs": inputs, "output": output, "threads": config.n_threads}
-    return json.dumps({"version": __version__, **options, **stats.as_json()}, indent=2) + "\n"

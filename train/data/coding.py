@@ -25,6 +25,7 @@ from wyr_batch.reads.chunk import BETWEEN_PAIR, ReadChunk
 from wyr_batch.texts.open import READS, TEXTS
 from wyr_batch.tokens.kmers import KmerTokenizer
 from wyr_batch.tokens.tokens import NO_WORD, Tokenizer, Tokens
+from wyr_batch.tokens.words import code_points, is_joining, of_letters
 from wyr_batch.vocabulary import SIX_MERS, Vocabulary
 
 if TYPE_CHECKING:
@@ -149,11 +150,13 @@ def coding_of(explanandum: Explanandum, window_tokens: int = 0) -> Coding:
         window_tokens: of the longest row, special ones not counted; 0: as many as the classifier takes.
     Raises: UsageError if it takes fewer; MissingExtraError.
     """
-    tokenizer = getattr(explanandum, "tokenizer", None)
-    if tokenizer is None:
+    from wyr_batch.models.families.tokenised import Tokenised
+
+    if not isinstance(explanandum, Tokenised):
         return SIX_MER_CODING
     from wyr_batch.tokens.subwords import SubwordTokenizer  # needs an extra
 
+    tokenizer = explanandum.tokenizer
     vocabulary = Vocabulary(
         explanandum.vocab_size,
         tokenizer.prefix,
@@ -166,7 +169,7 @@ def coding_of(explanandum: Explanandum, window_tokens: int = 0) -> Coding:
     most = explanandum.max_tokens - vocabulary.n_special
     if not 0 <= window_tokens <= most:
         raise UsageError("--window", f"{window_tokens} tokens", f"at most {most}, what the classifier takes")
-    kind = str(getattr(explanandum, "input", READS))
+    kind = explanandum.input
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / _IDS_FILE
         path.write_text(tokenizer.json, encoding="utf-8")
@@ -191,13 +194,11 @@ def word_borders(text: bytes) -> tuple[Int64s, Int64s]:
     >>> [places.tolist() for places in word_borders("né, ok".encode())]
     [[0, 3, 5], [3, 4, 7]]
     """
-    from wyr_batch.tokens.subwords import is_inner, is_space
-
-    decoded = text.decode("utf-8", "replace")
-    points = np.frombuffer(decoded.encode("utf-32-le"), np.uint32)
+    points = code_points(text.decode("utf-8", "replace"))
     if not len(points):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    spaces, inner = is_space(points), is_inner(points)
+    spaces = of_letters(points, lambda point: chr(point).isspace())
+    inner = of_letters(points, is_joining)
     n_bytes = 1 + (points >= 0x80) + (points >= 0x800) + (points >= 0x10000)
     at = np.concatenate(([0], np.cumsum(n_bytes)))
     border = np.ones(len(points) + 1, bool)

@@ -69,6 +69,11 @@ def bundle_info(folder: Path | None) -> dict[str, Any]:
         "ranks": {rank.name: len(rank.labels) for rank in bundle.ranks},
         "max_tokens": bundle.max_tokens,
         "window_bp": bundle.window_bp,
+        "window_tokens": bundle.window_tokens,
+        "family": bundle.family,
+        "input": bundle.input,
+        "mask_site": bundle.mask_site,
+        "multi_label": bundle.multi_label,
         "pooling": bundle.pooling,
         "files": [
             {"path": f.path, "kind": f.kind, "dtype": f.dtype, "sha256": f.sha256}

@@ -33,10 +33,12 @@ def _bundle_parts(content: dict[str, Any]) -> Iterable[Any]:
     from rich.markup import escape
 
     ranks = ", ".join(f"{n} {escape(name)}" for name, n in content["ranks"].items())
+    of_bp, of_tokens = (f"{content[f'window_{unit}']:,}" for unit in ("bp", "tokens"))
+    window = f"windows of {of_bp} bp" if content["window_bp"] else f"windows of {of_tokens} tokens"
     yield (
         f"[bold]{escape(content['name'])}[/bold]  {escape(content['path'])}\n"
-        f"{ranks} classes; windows of {content['window_bp']:,} bp, up to {content['max_tokens']:,} tokens; "
-        f"{content['pooling']} pooling"
+        f"{ranks} classes; {content['input']}, {window}, up to {content['max_tokens']:,} tokens; "
+        f"{escape(content['family'])}, {content['pooling']} pooling, mask on {content['mask_site']}"
     )
     files = [(f["path"], f["kind"], f["dtype"], f.get("parity", "")) for f in content["files"]]
     yield _table(("file", "kind", "dtype", "proof"), files)

@@ -17,6 +17,7 @@ from wyr_batch.rows.parts import PART_S
 
 _GROUPS = {
     "Input": ("infile_list", "max_reads", "min_length", "paired", "interleaved", "window_bp", "overlap_bp"),
+    "Text input": ("text_column", "pair_column", "id_column"),
     "Model": ("model", "device", "runtime", "dtype", "explain", "confidence"),
     "Output": (
         "output",
@@ -89,6 +90,13 @@ _GROUPS = {
 @click.option("--min-length", type=int, default=0, metavar="BP", help="Do not explain shorter reads.")
 @click.option("--paired", is_flag=True, help="FILES are pairs of mates: R1 R2 [R1 R2 ...].")
 @click.option("--interleaved", is_flag=True, help="Mates alternate within each file.")
+@click.option(
+    "--text-column",
+    metavar="NAME",
+    help="Column of the texts. [default: text, else sentence, else the only column of strings]",
+)
+@click.option("--pair-column", metavar="NAME", help="Column of the second texts, for a model of pairs.")
+@click.option("--id-column", metavar="NAME", help="Column of the names. [default: the rows are numbered]")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run of the same command.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @click.option("--part-seconds", "part_s", default=PART_S, help="Longest time between durable writes.")
@@ -126,18 +134,20 @@ def command(
     """Find out which part of each read made the call.
 
     FILES are FASTQ, FASTA, SAM, BAM or CRAM, plain or compressed with gzip, bgzip or zstd, or - for standard input.
-    Every read becomes one row, in input order. If a run is interrupted, repeat the command with --resume. Exit code 3
-    means that the run finished but some reads failed; their rows say so.
+    For a model of texts they are texts as lines, CSV, TSV, JSONL or Parquet, or folders that datasets' save_to_disk
+    wrote. Every read or text becomes one row, in input order. If a run is interrupted, repeat the command with
+    --resume. Exit code 3 means that the run finished but some reads failed; their rows say so.
 
     \b
     wyr-batch run reads.fastq.gz -o masks.parquet
     samtools view -u reads.bam | wyr-batch run - -m my_bundle --mask-dtype uint8 -o masks.parquet
     """
-    from wyr_batch.api import check_run_outputs, run, summary_json
+    from wyr_batch.api import run
     from wyr_batch.checks.files import write_whole
     from wyr_batch.cli import log
     from wyr_batch.cli.interrupt import stop_on_signal
     from wyr_batch.host import keep_freed_memory
+    from wyr_batch.job.outputs import check_run_outputs, summary_json
     from wyr_batch.reads.stream import input_list
 
     if quiet and verbose:

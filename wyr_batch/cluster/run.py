@@ -86,7 +86,7 @@ def run_on_ray(job: Job, progress: bool, check: Callable[[], None]) -> RunStats:
         told = replace(told, runtime=stats.runtime, dtype=stats.dtype)
         orders = replace(orders, config=told, run=parts.run)
         cuts = (units.UNIT_READS, units.UNIT_BASES)
-        reading = Reading(config, orders.folder, parts.n_parts, parts.counts.n_reads, parts.digest, *cuts)
+        reading = Reading(config, orders.folder, parts.n_parts, parts.counts.n_reads, parts.digest, *cuts, job.kind)
         found = _Found(parts, stats)
         with keep_parts_on_error(parts, lambda error: found.damaged), Progress(lambda: found.share, progress) as bar:
             with _results(ray, reading, orders, pool, check) as results:

@@ -26,6 +26,7 @@ from wyr_batch.job.config import RunConfig
 from wyr_batch.job.job import damaged_inputs
 from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.reads.stream import InputWatch, read_new
+from wyr_batch.texts.open import READS
 
 # A unit is a part of the output, and what is done again when its worker dies.
 UNIT_READS, UNIT_BASES = 16_384, 16_000_000
@@ -64,6 +65,7 @@ class Reading:
         folder: relative names of inputs start from there.
         first_unit, n_skip, skip_digest: parts, reads and their checksums that an earlier run finished.
         unit_reads, unit_bases: a unit is full with either.
+        kind: of the inputs: 'reads', 'proteins' or 'text'.
     """
 
     config: RunConfig
@@ -73,6 +75,7 @@ class Reading:
     skip_digest: tuple[int, ...] = (0, 0, 0)
     unit_reads: int = UNIT_READS
     unit_bases: int = UNIT_BASES
+    kind: str = READS
 
 
 def read_units(reading: Reading) -> Iterator[pa.Table]:
@@ -87,7 +90,8 @@ def read_units(reading: Reading) -> Iterator[pa.Table]:
     number, first_read, digest = reading.first_unit, reading.n_skip, reading.skip_digest
     failure: pa.Table | None = None
     try:
-        for chunk, digest in read_new(reading.config.reading, watch, reading.n_skip, reading.skip_digest):
+        inputs = reading.config.reading(reading.kind)
+        for chunk, digest in read_new(inputs, watch, reading.n_skip, reading.skip_digest):
             chunks.append(chunk)
             unit = Unit(number, first_read, digest, chunks, watch.share)
             n_bases = sum(each.n_bases for each in chunks)

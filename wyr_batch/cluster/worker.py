@@ -83,13 +83,14 @@ def probe_worker(orders: WorkerConfig) -> dict[str, Any]:
     try:
         enter_folder(orders.folder)
         bundle = _same_bundle(orders)
+        job = Job(orders.config, bundle)
         for path in orders.config.inputs:
-            check_readable(path)
+            check_readable(path, job.reading.open_input)
         engines = _engines(orders, bundle)
         for engine in engines:
             engine.close()
         one = engines[0]
-        batch_tokens = Job(orders.config, bundle).planner(one).batch_tokens
+        batch_tokens = job.planner(one).batch_tokens
         return {"runtime": one.runtime, "device": one.device, "dtype": one.dtype, "batch_tokens": batch_tokens}
     except WyrError as error:
         return about_from_table(table_from_error(error))

@@ -61,7 +61,7 @@ def write_bed(conversion: Conversion, *, rank: str | None, sizes: Path | None) -
 
 
 def write_bedgraph(conversion: Conversion, *, rank_mask: str | None, sizes: Path | None) -> Written:
-    """Write the mask along each read, to three decimals; neighbouring tokens of one value are one line.
+    """Write the mask along each read, to three decimals; tokens of one value without a gap between them are one line.
 
     Args:
         rank_mask: write the mask of this rank; None: that of all ranks together.
@@ -74,17 +74,20 @@ def write_bedgraph(conversion: Conversion, *, rank_mask: str | None, sizes: Path
     with text_output(conversion.output) as out, _sizes(sizes) as write_sizes:
         for rows in pieces(masks, [*_SPANS, column]):
             names, tokens = read_names(rows, masks), rows.masks(column)
-            first, end, lists = runs(np.rint(tokens.values * 10.0**_DECIMALS), tokens.offsets)
-            out.write_lines(
-                join(
-                    copies(names, lists),
-                    pa.array(tokens.starts[first]),
-                    pa.array(tokens.ends[end - 1]),
-                    join(decimal_texts(tokens.values[first], _DECIMALS), "\n", sep=""),
-                )
+            gaps = np.ones(len(tokens.starts), bool)
+            gaps[1:] = tokens.starts[1:] != tokens.ends[:-1]
+            first, end, lists = runs(np.rint(tokens.values * 10.0**_DECIMALS), tokens.offsets, gaps)
+            starts, ends = tokens.starts[first], tokens.ends[end - 1]
+            lines = join(
+                copies(names, lists),
+                pa.array(starts),
+                pa.array(ends),
+                join(decimal_texts(tokens.values[first], _DECIMALS), "\n", sep=""),
             )
+            lines = lines.filter(pa.array(starts < ends))  # a token may have no letter of its own
+            out.write_lines(lines)
             write_sizes(names, rows)
-            n_lines += len(first)
+            n_lines += len(lines)
     return Written(masks.n_rows, n_lines, "lines")
 
 

@@ -1,4 +1,4 @@
-"""Segments as FASTA or FASTQ: each a record of its own, or whole reads with N for what the mask hides.
+"""Segments as FASTA or FASTQ: each a record of its own, or whole reads with N for what the mask hides, proteins with X.
 
 Bases are in upper case and in the direction that was sequenced; one line a sequence.
 """
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from wyr_batch.convert.conversion import Conversion, Written
 from wyr_batch.convert.lines import copies, cut_rows, decimal_texts, field_texts, join, read_names, slices
 from wyr_batch.convert.output import text_output
+from wyr_batch.draw.kinds import READS
 from wyr_batch.masks.bases import RowBases, with_bases
 from wyr_batch.masks.file import MaskFile
 from wyr_batch.masks.rows import MaskRows
@@ -24,7 +25,7 @@ from wyr_batch.tokens.kmers import Uint8s
 NO_CALL = "."
 _MOST_BASES = 4_000_000
 _DECIMALS = 3
-_N, _WORST_QUALITY = b"N!"
+_N, _X, _WORST_QUALITY = b"NX!"
 _COLUMNS = ("read_id", "mate", "length", "segments", "mask_mean")
 
 
@@ -64,7 +65,7 @@ def _write(conversion: Conversion, by_segment: bool, with_qualities: bool) -> Wr
                 calls, means = copies(calls, segments.offsets), segments.mean
                 has_mask = None
             else:
-                bases = _with_n(bases, segments)
+                bases = _with_hidden(bases, segments, _N if masks.kind is READS else _X)
                 starts, ends = bases.offsets[:-1], bases.offsets[1:]
                 means = rows.numbers("mask_mean")
                 has_mask = rows.column("mask_mean").is_valid()
@@ -76,7 +77,7 @@ def _write(conversion: Conversion, by_segment: bool, with_qualities: bool) -> Wr
             records = records if has_mask is None else records.filter(has_mask)
             out.write_lines(records)
             n_records += len(records)
-    return Written(masks.n_rows, n_records, "segments" if by_segment else "reads with a mask")
+    return Written(masks.n_rows, n_records, "segments" if by_segment else f"{masks.kind.rows} with a mask")
 
 
 def _pieces(found: Iterator[tuple[MaskRows, RowBases]]) -> Iterator[tuple[MaskRows, RowBases]]:
@@ -96,8 +97,8 @@ def _calls(rows: MaskRows, ranks: list[str], masks: MaskFile) -> pa.Array:
     return join(*texts, sep="")
 
 
-def _with_n(bases: RowBases, segments: Segments) -> RowBases:
-    """Return reads with N, and the worst quality, where no segment is."""
+def _with_hidden(bases: RowBases, segments: Segments, letter: int) -> RowBases:
+    """Return reads with a letter, and the worst quality, where no segment is."""
     of_read = np.repeat(bases.offsets[:-1], np.diff(segments.offsets))
     steps = np.zeros(len(bases.bases) + 1, np.int32)
     np.add.at(steps, of_read + segments.start, 1)
@@ -108,4 +109,4 @@ def _with_n(bases: RowBases, segments: Segments) -> RowBases:
         return np.where(is_kept, values, np.uint8(other))
 
     qualities = None if bases.qualities is None else hidden(bases.qualities, _WORST_QUALITY)
-    return RowBases(hidden(bases.bases, _N), bases.offsets, qualities)
+    return RowBases(hidden(bases.bases, letter), bases.offsets, qualities)

@@ -61,11 +61,14 @@ def decimal_texts(values: npt.NDArray[Any], decimals: int) -> pa.Array:
     return _decimal_texts(decimals).take(pa.array(places, mask=absent))
 
 
-def runs(values: npt.NDArray[Any], offsets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
+def runs(
+    values: npt.NDArray[Any], offsets: npt.NDArray[np.int64], breaks: npt.NDArray[np.bool_] | None = None
+) -> tuple[npt.NDArray[np.int64], ...]:
     """Return where runs of equal values within one list start and end, and where each list's runs do.
 
     Args:
         values: [N]; offsets: int64 [n + 1], list i is offsets[i] to offsets[i + 1].
+        breaks: bool [N], where a run begins whatever its value is; None: nowhere.
     Returns: first and end, int64 [M], half-open; offsets of the runs, int64 [n + 1].
 
     >>> first, end, lists = runs(np.array([5, 5, 7, 7, 7]), np.array([0, 3, 3, 5]))
@@ -74,6 +77,8 @@ def runs(values: npt.NDArray[Any], offsets: npt.NDArray[np.int64]) -> tuple[npt.
     """
     begins = np.ones(len(values), bool)
     begins[1:] = values[1:] != values[:-1]
+    if breaks is not None:
+        begins |= breaks
     begins[offsets[:-1][offsets[:-1] < len(values)]] = True
     first = np.flatnonzero(begins)
     return first, np.append(first[1:], len(values))[: len(first)], np.searchsorted(first, offsets)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from html import escape
 
 from wyr_batch.draw.read import Call, DrawnRead
+from wyr_batch.draw.running import clusters
 from wyr_batch.draw.runs import LEVELS, Run, cut_runs, runs_of
 from wyr_batch.draw.style import STYLE
 
@@ -27,8 +28,8 @@ def read_html(read: DrawnRead, legend: str = LEGEND) -> str:
         read: without bases, its mask is drawn as bars.
         legend: what stands right of the name; empty where the page has LEGEND elsewhere.
     """
-    body = _bases(read) if read.bases else _bars(read)
-    return f'<div class="wyr-read">{_head(read, legend)}{_calls(read.calls)}{body}</div>\n'
+    body = (_running if read.kind.is_text else _bases)(read) if read.bases else _bars(read)
+    return f'<div class="wyr-read">{_head(read, legend)}{_calls(read.told_calls)}{body}</div>\n'
 
 
 def styled_html(read: DrawnRead) -> str:
@@ -80,6 +81,21 @@ def _bases(read: DrawnRead) -> str:
 def _run(run: Run, letters: str) -> str:
     part = escape(letters[run.start : run.end])
     return part if run.level is None else f"<i class=wyr-{run.level}>{part}</i>"
+
+
+def _running(read: DrawnRead) -> str:
+    """Return a text as it runs, each line in its own direction; a segment is one element, and a token another in it."""
+    shown: list[str] = [""] * len(read.bases)
+    for cluster in clusters(read.bases):
+        shown[cluster.start] = escape(cluster.shown) or "\n"
+    parts, is_open = [], False
+    for run in runs_of(read):
+        if run.is_kept != is_open:
+            parts.append("<u>" if run.is_kept else "</u>")
+            is_open = run.is_kept
+        part = "".join(shown[run.start : run.end])
+        parts.append(f"<i class=wyr-{run.level}>{part}</i>" if run.level and part else part)
+    return f'<div class="wyr-text" dir="auto">{"".join(parts)}{"</u>" * is_open}</div>'
 
 
 def _bars(read: DrawnRead) -> str:

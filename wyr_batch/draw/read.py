@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
+from wyr_batch.draw.kinds import READS, YES, Kind, is_multi_label
 from wyr_batch.tokens.tokens import Int32s
 from wyr_batch.tokens.windows import Float32s
 
 KEPT = 0.5
 _OTHER = re.compile(r"[^!-~]")
+_FEW = 3  # labels that are shown where none is given
 
 
 def printable(text: str) -> str:
@@ -83,17 +84,20 @@ class DrawnToken:
 
 @dataclass(frozen=True, slots=True)
 class DrawnRead:
-    """A read and its mask.
+    """A read and its mask; a protein or a text is one as well.
 
     Attributes:
         read_id: header up to the first white space.
         mate: 0, or 1/2 for pairs.
         length: bases.
         status: ok, windowed, empty, too_short or failed; the last three have no tokens.
-        bases: upper case; empty where they are not to be had.
+        bases: upper case; of a text all of it, as it is; empty where they are not to be had.
         values: float32 [T], mask in [0, 1]; starts: int32 [T], first base of each token.
         calls: one a rank.
         rank: the rank whose mask it is; None: the mask of all.
+        ends: int32 [T], where each token ends; None: where the next begins.
+        kept: its segments, where they are not the runs of tokens whose mask rounds to 1.
+        kind: what it is.
     """
 
     read_id: str
@@ -105,6 +109,9 @@ class DrawnRead:
     starts: Int32s
     calls: tuple[Call, ...]
     rank: str | None = None
+    ends: Int32s | None = None
+    kept: tuple[tuple[int, int], ...] | None = None
+    kind: Kind = READS
 
     @property
     def title(self) -> str:
@@ -116,7 +123,7 @@ class DrawnRead:
     def facts(self) -> str:
         """Status unless it is ok, sizes, and the rank if the mask is of one."""
         said = [] if self.status == "ok" else [printable(self.status.replace("_", " "))]
-        said.append(f"{self.length:,} bp")
+        said.append(self.kind.length(self.length))
         if n := len(self.values):
             of_rank = f" of {printable(self.rank)}" if self.rank else ""
             said += [f"{n:,} token{'s' if n > 1 else ''}", f"mask{of_rank} mean {self.values.mean():.2f}"]
@@ -127,17 +134,34 @@ class DrawnRead:
         """The bases as they may be shown, one letter each."""
         return _OTHER.sub("?", self.bases)
 
+    @property
+    def told_calls(self) -> tuple[Call, ...]:
+        """The calls that are worth a line: all, but of many labels that are yes or no those that are yes.
+
+        Where none is, the few that are nearest to it.
+        """
+        if not is_multi_label(
+            {label for call in self.calls for label in (call.label, call.masked_label)}, len(self.calls)
+        ):
+            return self.calls
+        given = tuple(call for call in self.calls if YES in (call.label, call.masked_label))
+        return given or tuple(sorted(self.calls, key=lambda call: 1.0 if call.prob is None else call.prob)[:_FEW])
+
     def tokens(self) -> Iterator[DrawnToken]:
-        """Yield the tokens in read order; white space between two belongs to the first."""
-        bounds = pairwise([*self.starts.tolist(), self.length])
-        for (start, end), value in zip(bounds, self.values.tolist(), strict=True):
+        """Yield the tokens in read order."""
+        # Where ends are not told, white space between two tokens belongs to the first.
+        ends = [*self.starts.tolist()[1:], self.length] if self.ends is None else self.ends.tolist()
+        for start, end, value in zip(self.starts.tolist(), ends, self.values.tolist(), strict=False):
             yield DrawnToken(start, end, value)
 
     def segments(self) -> list[tuple[int, int]]:
-        """Return runs of tokens whose mask rounds to 1, as bases start to end, half-open."""
+        """Return the segments, as bases start to end, half-open: runs of tokens whose mask rounds to 1, or of words."""
+        if self.kept is not None:
+            return list(self.kept)
         runs: list[tuple[int, int]] = []
+        joins = False
         for token in self.tokens():
             if token.is_kept:
-                joins = bool(runs) and runs[-1][1] == token.start
                 runs[-1:] = [(runs[-1][0], token.end)] if joins else [*runs[-1:], (token.start, token.end)]
+            joins = token.is_kept
         return runs

@@ -16,16 +16,12 @@ KEPT_LEVEL = int(KEPT * LEVELS)  # tokens of this level or more are those of seg
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Bases start to end, half-open, of one level, 0 to LEVELS - 1; None where no token is."""
+    """Bases start to end, of one level, 0 to LEVELS - 1 or None where no token is; all or none in a segment."""
 
     start: int
     end: int
     level: int | None
-
-    @property
-    def is_kept(self) -> bool:
-        """True if it is part of a segment."""
-        return self.level is not None and self.level >= KEPT_LEVEL
+    is_kept: bool = False
 
 
 def level_of(value: float) -> int:
@@ -38,21 +34,33 @@ def level_of(value: float) -> int:
 
 
 def runs_of(read: DrawnRead) -> list[Run]:
-    """Return the runs of a read, in order; together they are all of its bases."""
+    """Return the runs of a read, in order; together they are all of its bases. Segments begin and end with tokens."""
     runs: list[Run] = []
 
-    def add(start: int, end: int, level: int | None) -> None:
+    def add(start: int, end: int, level: int | None, is_kept: bool) -> None:
         if start >= end:
             return
-        if runs and runs[-1].level == level:
+        if runs and (runs[-1].level, runs[-1].is_kept) == (level, is_kept):
             start = runs.pop().start
-        runs.append(Run(start, end, level))
+        runs.append(Run(start, end, level, is_kept))
 
-    for token in read.tokens():
-        add(runs[-1].end if runs else 0, token.start, None)
-        add(token.start, token.end, level_of(token.value))
-    add(runs[-1].end if runs else 0, read.length, None)
+    segments = iter([*read.segments(), (read.length, read.length)])
+    first, last = next(segments)
+    for start, end, level in _stretches(read):
+        while last <= start < read.length:
+            first, last = next(segments)
+        add(start, end, level, first <= start and end <= last)
     return runs
+
+
+def _stretches(read: DrawnRead) -> Iterator[tuple[int, int, int | None]]:
+    """Yield start, end and level of tokens and of what lies between them."""
+    done = 0
+    for token in read.tokens():
+        yield done, token.start, None
+        yield token.start, token.end, level_of(token.value)
+        done = token.end
+    yield done, read.length, None
 
 
 def cut_runs(runs: list[Run], size: int) -> Iterator[list[Run]]:
@@ -66,7 +74,7 @@ def cut_runs(runs: list[Run], size: int) -> Iterator[list[Run]]:
         start = run.start
         while start < run.end:
             end = min(run.end, start - start % size + size)
-            block.append(Run(start, end, run.level))
+            block.append(Run(start, end, run.level, run.is_kept))
             start = end
             if end % size == 0:
                 yield block

@@ -33,6 +33,10 @@ font:13px/1.9 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",mono
 .wyr-block{display:inline-block;min-width:10ch;margin-right:1ch;white-space:pre;counter-increment:wyr 10}
 .wyr-block::before{position:absolute;left:0;width:calc(var(--wyr-n)*1ch);text-align:right;color:var(--wyr-dim)}
 .wyr-block i{font-style:normal;padding:.12em 0}
+.wyr-text{margin:.8em 0 0;font-size:15px;line-height:1.9;white-space:pre-wrap;overflow-wrap:anywhere;
+unicode-bidi:plaintext;text-align:start}
+.wyr-text i{font-style:normal;padding:.12em 0;border:0!important}
+.wyr-text u{text-decoration:none;border-bottom:2px solid var(--wyr-line)}
 .wyr-bar{display:block;width:100%;height:60px;margin:.8em 0 0}
 .wyr-line{fill:var(--wyr-line)}
 .wyr-ends{display:flex;justify-content:space-between;color:var(--wyr-dim)}

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from itertools import groupby
 
 from wyr_batch.draw.palette import DARK, LIGHT
 from wyr_batch.draw.read import DrawnRead
+from wyr_batch.draw.running import Cluster, clusters, is_right_to_left, runs_by_cluster, wrapped
 from wyr_batch.draw.runs import LEVELS, Run, cut_runs, runs_of
 
 BLOCK_BP, LINE_BP = 10, 80
@@ -25,8 +27,12 @@ def read_svg(read: DrawnRead) -> str:
     line = number + (LINE_BP // BLOCK_BP * (BLOCK_BP + 1) - 1) * _LETTER
     width = max(line, len(read.title) * _LETTER, sum(map(_column_width, calls)))
     parts = [*_head(read, width), *_calls(calls)]
-    top = _MARGIN + 56.0 + _CALL * len(read.calls)
-    if read.bases:
+    top = _MARGIN + 56.0 + _CALL * len(read.told_calls)
+    if read.bases and read.kind.is_text:
+        lines = list(wrapped(list(clusters(read.bases)), LINE_BP))
+        parts += _running(read, lines, top, number)
+        top += _LINE * len(lines)
+    elif read.bases:
         parts += _bases(read, top, number)
         top += _LINE * -(-read.length // LINE_BP)
     elif len(read.values):
@@ -65,12 +71,12 @@ def _head(read: DrawnRead, width: float) -> Iterator[str]:
 
 def _columns(read: DrawnRead) -> list[tuple[str, list[str]]]:
     """Return the calls as columns: colour, and a text a rank."""
-    plain, masked = ([call.texts[i] for call in read.calls] for i in (0, 1))
+    plain, masked = ([call.texts[i] for call in read.told_calls] for i in (0, 1))
     return [
-        ("dim", [call.heading for call in read.calls]),
+        ("dim", [call.heading for call in read.told_calls]),
         ("ink", plain),
         ("ink", [f"→ {text}" if text else "" for text in masked]),
-        ("ink", [call.verdict for call in read.calls]),
+        ("ink", [call.verdict for call in read.told_calls]),
     ]
 
 
@@ -101,8 +107,32 @@ def _bases(read: DrawnRead, top: float, number_width: float) -> Iterator[str]:
         yield _text(left, y, "ink", letters, length)
 
 
+def _running(read: DrawnRead, lines: list[list[Cluster]], top: float, number_width: float) -> Iterator[str]:
+    """Yield a text line by line; stretches of one ground follow each other in the direction in which a line begins."""
+    drawn = runs_by_cluster([cluster for line in lines for cluster in line], runs_of(read))
+    left = _MARGIN + number_width
+    for i, line in enumerate(lines):
+        y = top + _LINE * i + 14
+        yield _text(left - _LETTER, y, "dim", str(line[0].start + 1), ' text-anchor="end"')
+        to_left, done = is_right_to_left(line), 0
+        for run, group in groupby(line, key=lambda cluster: drawn[cluster.start]):
+            found = list(group)
+            cells = sum(cluster.cells for cluster in found)
+            if not (text := "".join(cluster.shown for cluster in found)):
+                continue
+            place = LINE_BP + 1 - done - cells if to_left else done
+            x, width = left + place * _LETTER, cells * _LETTER
+            yield from _marks(run, x, y, width)
+            length = f' textLength="{width:.1f}" lengthAdjust="spacingAndGlyphs" xml:space="preserve"'
+            yield _text(x + width * to_left, y, "ink", text, length + ' direction="rtl"' * to_left)
+            done += cells
+
+
 def _ground(run: Run, x: float, y: float) -> Iterator[str]:
-    width = (run.end - run.start) * _LETTER
+    yield from _marks(run, x, y, (run.end - run.start) * _LETTER)
+
+
+def _marks(run: Run, x: float, y: float, width: float) -> Iterator[str]:
     if run.level:
         yield _shade(x, y - 13, width, 18, run.level)
     if run.is_kept:

@@ -9,13 +9,18 @@ Coloured lines bring their own ground, for a terminal's is not known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import groupby
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
 from wyr_batch.draw.palette import DARK
 from wyr_batch.draw.read import DrawnRead
+from wyr_batch.draw.running import Cluster, clusters, runs_by_cluster, wrapped
 from wyr_batch.draw.runs import KEPT_LEVEL, LEVELS, Run, cut_runs, level_of, runs_of
 
 BLOCK, _MOST_BLOCKS = 10, 10
@@ -39,7 +44,9 @@ def read_text(read: DrawnRead, width: int, coloured: bool) -> Text:
         coloured: False: no colours, and segments in brackets.
     """
     lines = [*_head(read, width)]
-    if read.bases:
+    if read.bases and read.kind.is_text:
+        lines += _text_lines(read, width, coloured)
+    elif read.bases:
         lines += _base_lines(read, width, _coloured if coloured else _bracketed)
     elif len(read.values):
         lines += _bar_lines(read, width)
@@ -49,20 +56,25 @@ def read_text(read: DrawnRead, width: int, coloured: bool) -> Text:
 
 
 def _head(read: DrawnRead, width: int) -> Iterator[Line]:
-    fits = len(read.title) + 2 + len(read.facts) <= width
+    fits = cell_len(read.title) + 2 + cell_len(read.facts) <= width
     yield [(read.title, _BOLD), *([("  " + read.facts, _DIM)] if fits else [])]
     if not fits:
         yield [(read.facts, _DIM)]
-    rows = [(call.heading, call.texts[0], f"→ {call.texts[1]}" if call.texts[1] else "") for call in read.calls]
-    sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for (rank, plain, masked), call in zip(rows, read.calls, strict=True):
+    calls = read.told_calls
+    rows = [(call.heading, call.texts[0], f"→ {call.texts[1]}" if call.texts[1] else "") for call in calls]
+    sizes = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for (rank, plain, masked), call in zip(rows, calls, strict=True):
         verdict = (call.verdict, _PLAIN if call.is_kept else _BOLD)
-        heading = f"{rank:<{sizes[0]}}  "
+        heading = _padded(rank, sizes[0])
         if sum(sizes) + 6 + _VERDICT <= width:
-            yield [(heading, _DIM), (f"{plain:<{sizes[1]}}  {masked:<{sizes[2]}}  ", _PLAIN), verdict]
+            yield [(heading, _DIM), (_padded(plain, sizes[1]) + _padded(masked, sizes[2]), _PLAIN), verdict]
         else:
             yield [(heading, _DIM), (plain, _PLAIN)]
-            yield [(f"{'':<{len(heading)}}{masked}  ", _PLAIN), verdict]
+            yield [(" " * cell_len(heading) + f"{masked}  ", _PLAIN), verdict]
+
+
+def _padded(text: str, cells: int) -> str:
+    return text + " " * (cells - cell_len(text) + 2)
 
 
 def _base_lines(read: DrawnRead, width: int, drawn: Callable[[Sequence[list[Run]], str], Line]) -> Iterator[Line]:
@@ -101,6 +113,55 @@ def _bracketed(blocks: Sequence[list[Run]], letters: str) -> Line:
                 text, is_open = text + ("]" if is_open else "["), run.is_kept
             text += letters[run.start : run.end]
     return [(text + "]" * is_open, _PLAIN)]
+
+
+def _text_lines(read: DrawnRead, width: int, coloured: bool) -> Iterator[Line]:
+    """Yield a text wrapped at its words, each line after the number of its first character.
+
+    A letter and its marks have the ground of the letter's token.
+    """
+    found = list(clusters(read.bases))
+    drawn = runs_by_cluster(found, runs_of(read))
+    n_digits = len(str(read.length))
+    # Besides the number: a space that the line ends with, and brackets that are opened and closed again.
+    room = max(width - n_digits - 2 - (0 if coloured else 2), 1)
+    marked = found if coloured else _with_room(found, drawn)
+    lines = list(wrapped(marked, room))
+    size = max(sum(cluster.cells for cluster in line) for line in lines)
+    for line in lines:
+        number = (f"{line[0].start + 1:>{n_digits}} ", _NUMBER)
+        if coloured:
+            rest = size - sum(cluster.cells for cluster in line)
+            alike = groupby(line, key=lambda cluster: (drawn[cluster.start].level, drawn[cluster.start].is_kept))
+            parts = [("".join(cluster.shown for cluster in group), _shade(*kind)) for kind, group in alike]
+            yield [number, *parts, (" " * rest, _PAPER)]
+        else:
+            yield [number, (_with_brackets(line, drawn), _PLAIN)]
+
+
+@cache
+def _shade(level: int | None, is_kept: bool) -> Style:
+    return Style(color=DARK.ink, bgcolor=DARK.shade(level or 0), underline=is_kept or None)
+
+
+def _with_room(found: Sequence[Cluster], drawn: Mapping[int, Run]) -> list[Cluster]:
+    """Return clusters that are as wide as with the brackets beside them."""
+    kept = [False, *(drawn[cluster.start].is_kept for cluster in found), False]
+    return [
+        replace(cluster, cells=cluster.cells + (kept[i + 1] and not kept[i]) + (kept[i + 1] and not kept[i + 2]))
+        for i, cluster in enumerate(found)
+    ]
+
+
+def _with_brackets(line: Sequence[Cluster], drawn: Mapping[int, Run]) -> str:
+    """Return the letters of a line with its segments in brackets, also where they go on in the next one."""
+    text, is_open = "", False
+    for cluster in line:
+        if drawn[cluster.start].is_kept != is_open and cluster.shown:
+            text, is_open = text + ("]" if is_open else "["), not is_open
+        text += cluster.shown
+    letters = text.rstrip(" ")
+    return letters + "]" * is_open + text[len(letters) :]
 
 
 def _bar_lines(read: DrawnRead, width: int) -> Iterator[Line]:

@@ -17,6 +17,8 @@ from wyr_batch.host import available_cpus
 from wyr_batch.ranks import Rank
 from wyr_batch.reads.stream import Inputs
 from wyr_batch.rows.parts import PART_S
+from wyr_batch.texts.choose import TextColumns
+from wyr_batch.texts.open import TEXTS, opener
 from wyr_batch.tokens.kmers import TOKEN_BP
 from wyr_batch.tokens.tokens import Int32s
 
@@ -30,7 +32,7 @@ class RunConfig:
     """Options of `wyr-batch run`, named as its flags.
 
     Attributes:
-        inputs: files of reads; '-' is standard input.
+        inputs: files of reads, proteins or texts, whichever the bundle takes; '-' is standard input.
         output: the Parquet file, or the directory of a dataset.
         model: directory of a bundle; None is the built-in starter.
         device: 'auto', 'cpu', 'cuda', 'cuda:N' or 'cuda:all'.
@@ -51,6 +53,8 @@ class RunConfig:
         dataset: the output is a directory of parts; so is one that exists as a directory.
         paired: inputs are mates, two files at a time.
         interleaved: consecutive reads are mates.
+        text_column, pair_column, id_column: of tables of texts: the texts, the second texts of pairs, the names; None
+            takes the usual column of texts, no pairs, and the numbers of the rows.
         resume: go on after what an earlier run has finished.
         overwrite: replace an existing output.
         part_s: a part is finished at least so often; what is not in one is lost when the run is killed.
@@ -79,6 +83,9 @@ class RunConfig:
     dataset: bool = False
     paired: bool = False
     interleaved: bool = False
+    text_column: str | None = None
+    pair_column: str | None = None
+    id_column: str | None = None
     resume: bool = False
     overwrite: bool = False
     part_s: float = PART_S
@@ -123,7 +130,7 @@ class RunConfig:
         if self.device.startswith("cuda:") and self.device != "cuda:all":
             raise UsageError("--device", f"{self.device} with --ray", "cuda: Ray gives a worker its GPU")
         for path in self.inputs:
-            if path == "-" or (exists(path) and not is_file(path)):
+            if path == "-" or (exists(path) and not (is_file(path) or is_folder(path))):
                 raise UsageError(
                     "--ray",
                     f"{path} as input",
@@ -138,10 +145,21 @@ class RunConfig:
             self.device, self.runtime, self.dtype, self.n_threads, masked_calls=not self.no_masked_calls
         )
 
-    @property
-    def reading(self) -> Inputs:
-        """What is read, and how."""
-        return Inputs(self.inputs, self.paired, self.interleaved, self.max_reads)
+    def reading(self, kind: str) -> Inputs:
+        """Return what is read, and how.
+
+        Args:
+            kind: what the bundle takes: 'reads', 'proteins' or 'text'.
+        Raises: UsageError for an option that is not for inputs of this kind.
+        """
+        columns = TextColumns(self.text_column, self.pair_column, self.id_column)
+        if kind == TEXTS:
+            for flag, is_given in (("--paired", self.paired), ("--interleaved", self.interleaved)):
+                if is_given:
+                    raise UsageError(flag, "a model of texts", "one of reads", "Pairs of texts: --pair-column.")
+        elif columns.flags:
+            raise UsageError(columns.flags[0], f"a model of {kind}", "one of texts", "Leave the option out.")
+        return Inputs(self.inputs, self.paired, self.interleaved, self.max_reads, open_input=opener(kind, columns))
 
     @property
     def is_dataset(self) -> bool:
@@ -151,7 +169,8 @@ class RunConfig:
         """Return the options that rows depend on; a run is resumed with the same ones."""
         names = ("dtype", "mask_dtype", "rank_masks", "top_k", "confidence", "explain", "window_bp", "overlap_bp")
         more = ("max_reads", "min_length", "paired", "interleaved", "sequences", "no_masked_calls")
-        found = {name: getattr(self, name) for name in (*names, *more)}
+        columns = ("text_column", "pair_column", "id_column")
+        found = {name: getattr(self, name) for name in (*names, *more, *columns)}
         return {**found, "explain": list(self.explain), "dataset": self.is_dataset}
 
     @property

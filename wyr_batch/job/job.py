@@ -31,11 +31,15 @@ class Job:
     Attributes:
         rows: makes the Parquet columns.
         explain_row: int32 [R], the class to explain per rank, -1 the predicted one.
+        kind: of the inputs: 'reads', 'proteins' or 'text'.
+        reading: what is read, and how.
     """
 
     def __init__(self, config: RunConfig, bundle: Bundle) -> None:
-        """Raises: UsageError if the bundle has no such class, or takes no such window."""
+        """Raises: UsageError if the bundle has no such class, or takes no such window or inputs."""
         self.config, self.bundle = config, bundle
+        self.kind = bundle.input
+        self.reading = config.reading(self.kind)
         self.rows = RowBuilder(
             bundle.ranks,
             mask_dtype=config.mask_dtype,

@@ -1,4 +1,4 @@
-"""The bases of the rows: from the column `sequence`, or from the inputs of the run, read again.
+"""The bases or texts of the rows: from the column `sequence`, or from the inputs of the run, read again.
 
 Each row is compared with the read it is paired with, by name, mate and length, so that other reads, or the same in
 another order, are an error and never a wrong picture.
@@ -12,43 +12,50 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
-from wyr_batch.checks.files import exists, is_file
+from wyr_batch.checks.files import exists, is_file, is_folder
 from wyr_batch.errors import InputError
 from wyr_batch.masks.file import MaskFile
 from wyr_batch.masks.rows import MaskRows
 from wyr_batch.reads.chunk import ReadChunk, upper_case
 from wyr_batch.reads.records import shown
 from wyr_batch.reads.stream import Inputs, InputWatch, read_chunks
+from wyr_batch.texts.choose import TextColumns
+from wyr_batch.texts.open import TEXTS, opener
 from wyr_batch.tokens.kmers import Uint8s
 from wyr_batch.tokens.tokens import Int64s
 
 SEQUENCE = "sequence"
+_A_BYTE_EACH, _UTF8 = "latin-1", "utf-8"
+_COLUMNS = ("text_column", "pair_column", "id_column")
 _ADVICE = "Name the files with --reads, or run again with --sequences."
+_NEWER = "Read it with a newer wyr-batch."
 
 
 @dataclass(frozen=True, slots=True)
 class RowBases:
-    """Bases of consecutive rows, upper case.
+    """Bases of consecutive rows, upper case; or texts, as they are.
 
     Attributes:
-        bases: uint8 [offsets[n]], ASCII; offsets: int64 [n + 1].
+        bases: uint8 [offsets[n]], in `encoding`; offsets: int64 [n + 1], in bytes.
         qualities: uint8 [offsets[n]], ASCII from `!` on; None unless they are asked for.
+        encoding: a byte a base, or UTF-8 of texts.
     """
 
     bases: Uint8s
     offsets: Int64s
     qualities: Uint8s | None = None
+    encoding: str = _A_BYTE_EACH
 
     def of(self, i: int) -> str:
         """Return the bases of row i."""
-        return bytes(self.bases[self.offsets[i] : self.offsets[i + 1]]).decode("latin-1")
+        return bytes(self.bases[self.offsets[i] : self.offsets[i + 1]]).decode(self.encoding)
 
     def part(self, start: int, stop: int) -> RowBases:
         """Return rows start to stop of these."""
         offsets = self.offsets[start : stop + 1]
         of_part = slice(int(offsets[0]), int(offsets[-1]))
         qualities = None if self.qualities is None else self.qualities[of_part]
-        return RowBases(self.bases[of_part], offsets - offsets[0], qualities)
+        return RowBases(self.bases[of_part], offsets - offsets[0], qualities, self.encoding)
 
 
 def inputs_of(masks: MaskFile, reads: Sequence[str] = (), *, qualities: bool = False) -> Inputs:
@@ -60,14 +67,17 @@ def inputs_of(masks: MaskFile, reads: Sequence[str] = (), *, qualities: bool = F
     Raises: InputError if they are not to be had.
     """
     options = masks.run.get("options", {})
+    kind = masks.kind.name
+    if kind == TEXTS and qualities:
+        raise InputError(masks.shown, "masks of texts", "masks of reads, which have qualities")
     paths = tuple(reads) or tuple(masks.footer.get("inputs", ()))
     if not paths and qualities:
         raise InputError(masks.shown, "no inputs in its footer", "those with the qualities", "Name them with --reads.")
     if not paths:
         raise InputError(masks.shown, "no column 'sequence', and no inputs in its footer", "one of them", _ADVICE)
-    is_there = exists if reads else is_file  # what was a pipe then has nothing more to give
     for path in paths:
-        if path == "-" or not is_there(path):
+        # What was a pipe then has nothing more to give.
+        if path == "-" or not (is_file(path) or is_folder(path) or (reads and exists(path))):
             got = "standard input" if path == "-" else f"no file {path}"
             raise InputError(masks.shown, f"{got} among its inputs", "reads that are still there", _ADVICE)
     return Inputs(
@@ -76,6 +86,7 @@ def inputs_of(masks: MaskFile, reads: Sequence[str] = (), *, qualities: bool = F
         interleaved=bool(options.get("interleaved", False)),
         max_reads=options.get("max_reads"),
         qualities=qualities,
+        open_input=opener(kind, TextColumns(*(options.get(name) for name in _COLUMNS))),
     )
 
 
@@ -91,10 +102,11 @@ def with_bases(
     Raises: InputError where a read is not that of its row, or has no qualities.
     """
     own = SEQUENCE in masks and not qualities
+    is_text = masks.kind.is_text
     named = None if columns is None else list(dict.fromkeys([*columns, "read_id", "mate", "length", *[SEQUENCE] * own]))
     if own:
         for rows in masks.rows(named):
-            yield rows, _from_column(rows)
+            yield rows, _from_column(rows, is_text)
         return
     chunks = read_chunks(inputs_of(masks, reads, qualities=qualities), InputWatch(1))
     left: ReadChunk | None = None
@@ -108,7 +120,7 @@ def with_bases(
             n = min(len(left), len(rows) - done)
             part, chunk = rows.part(done, done + n), left.part(0, n)
             _check_same(part, chunk, masks)
-            yield part, RowBases(upper_case(chunk.bases), chunk.offsets, chunk.qualities)
+            yield part, _row_bases(chunk.bases, chunk.offsets, is_text, chunk.qualities)
             left, done = left.part(n, len(left)), done + n
 
 
@@ -124,12 +136,16 @@ def bases_of(masks: MaskFile, wanted: Set[int], reads: Sequence[str] = ()) -> di
     return found
 
 
-def _from_column(rows: MaskRows) -> RowBases:
+def _from_column(rows: MaskRows, is_text: bool) -> RowBases:
     column = rows.column(SEQUENCE)
     offsets = np.zeros(len(column) + 1, np.int64)
     np.cumsum(pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False), out=offsets[1:])
-    joined = "".join(text or "" for text in column.to_pylist()).encode("latin-1", "replace")
-    return RowBases(upper_case(np.frombuffer(joined, np.uint8)), offsets)
+    joined = "".join(text or "" for text in column.to_pylist()).encode(_UTF8 if is_text else _A_BYTE_EACH, "replace")
+    return _row_bases(np.frombuffer(joined, np.uint8), offsets, is_text)
+
+
+def _row_bases(bases: Uint8s, offsets: Int64s, is_text: bool, qualities: Uint8s | None = None) -> RowBases:
+    return RowBases(bases if is_text else upper_case(bases), offsets, qualities, _UTF8 if is_text else _A_BYTE_EACH)
 
 
 def _check_same(rows: MaskRows, chunk: ReadChunk, masks: MaskFile) -> None:
@@ -143,10 +159,11 @@ def _check_same(rows: MaskRows, chunk: ReadChunk, masks: MaskFile) -> None:
     if same.all():
         return
     i = int(np.argmin(same))
+    unit = "bp" if chunk.letters is None else "characters"
     raise InputError(
         f"{chunk.source}, read {shown(chunk.ids[i].as_py())}, record {chunk.first_record + i}",
-        f"mate {chunk.mates[i]} of {chunk.lengths[i]:,} bp",
-        f"{shown(ids[i].as_py())}, mate {rows.numbers('mate')[i]} of {rows.lengths[i]:,} bp, as in row "
+        f"mate {chunk.mates[i]} of {chunk.lengths[i]:,} {unit}",
+        f"{shown(ids[i].as_py())}, mate {rows.numbers('mate')[i]} of {rows.lengths[i]:,} {unit}, as in row "
         f"{rows.first + i + 1:,} of {masks.shown}",
         "Name with --reads the files that these masks were made from.",
     )

@@ -1,7 +1,8 @@
 """A masks file: a Parquet file that `run` wrote, or a folder of its parts; also what other tools made of one.
 
 Whoever filters or sorts a masks file with DuckDB or polars still has its columns. They are all that is needed; what the
-footer says beside (inputs, bundle, device) is shown where it is there.
+footer says beside (inputs, bundle, device) is shown where it is there. What the rows are (reads, proteins, texts) is in
+the footer as well; without it, their letters tell.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import pyarrow.parquet as pq
 
 from wyr_batch.checks.fields import Fields, parse_json
 from wyr_batch.checks.files import is_folder, kind_of, look_at, reason_of, shown_path
+from wyr_batch.draw.kinds import KINDS, PROTEINS, READS, TEXTS, Kind
 from wyr_batch.errors import InputError
-from wyr_batch.masks.rows import MaskRows
+from wyr_batch.masks.rows import TOKEN_END, MaskRows
 from wyr_batch.rows.folder import parts_in
 from wyr_batch.rows.manifest import run_from
 
 BATCH_ROWS = 4096
 _ADVICE = "Name a Parquet file that wyr-batch run wrote, or a folder of its parts."
 _SHOWN_CHARACTERS = 100
+_SEQUENCE, _LOOKED_AT = "sequence", 100
+_NUCLEOTIDES, _RESIDUES = frozenset("ACGTUNRYSWKMBDHV-.*"), frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ-.*")
 _LISTS = ("mask", "token_start", "segments")
 _NEEDED = ("read_id", "mate", "length", "n_tokens", "status", *_LISTS, "mask_mean")
 
@@ -44,6 +48,7 @@ class MaskFile:
         run: inputs and options, as a run is resumed by; empty where the footer has none.
         counts: reads, statuses and failures, where the footer has them.
         rates: how fast the run was, and when it ended, where the footer has them.
+        kind: whether its rows are reads, proteins or texts.
     """
 
     path: Path
@@ -55,6 +60,7 @@ class MaskFile:
     run: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
     rates: dict[str, Any] = field(default_factory=dict)
+    kind: Kind = READS
 
     @property
     def shown(self) -> str:
@@ -67,11 +73,13 @@ class MaskFile:
         """Yield the rows in order, some thousand at a time.
 
         Args:
-            columns: only these.
+            columns: only these, and with token_start the ends of the tokens, where the file has them.
             near: only row groups that hold one of these rows, by their numbers in ascending order.
         Raises: InputError.
         """
         first = 0
+        if columns is not None and "token_start" in columns and TOKEN_END in self:
+            columns = list(dict.fromkeys([*columns, TOKEN_END, "length"]))
         for part in self.parts:
             with ExitStack() as stack:
                 try:
@@ -111,7 +119,8 @@ def open_masks(path: Path) -> MaskFile:
     if run:
         run_from(Fields(run, f"{shown_path(path)}, footer wyr_run", InputError, _ADVICE))
     counts, rates = (_object(metadata, key, path) for key in ("wyr_counts", "wyr_rates"))
-    return MaskFile(path, parts, n_rows, schemas[0], _ranks(schemas[0]), about, run, counts, rates)
+    kind = _kind(about, schemas[0], parts, path)
+    return MaskFile(path, parts, n_rows, schemas[0], _ranks(schemas[0]), about, run, counts, rates, kind)
 
 
 def _look_into(path: Path) -> tuple[pa.Schema, int, dict[bytes, bytes]]:
@@ -133,12 +142,32 @@ def _check_columns(schema: pa.Schema, path: Path) -> None:
     for name in _NEEDED:
         if name not in schema.names:
             raise InputError(shown_path(path), f"no column {name!r}", "masks", _ADVICE)
-    for name in _LISTS:
+    for name in [*_LISTS, *[TOKEN_END] * (TOKEN_END in schema.names)]:
         kind = schema.field(name).type
         if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
             raise InputError(f"{shown_path(path)}, column {name}", kind, "lists", _ADVICE)
     if not _ranks(schema):
         raise InputError(shown_path(path), "no columns of a rank", "RANK and RANK_prob", _ADVICE)
+
+
+def _kind(about: dict[str, Any], schema: pa.Schema, parts: Sequence[Path], path: Path) -> Kind:
+    """Return what the rows are; where the footer is lost, by the letters of the first sequences.
+
+    Raises: InputError for what is neither reads nor proteins nor texts.
+    """
+    if about or TOKEN_END not in schema.names:
+        name = about.get("input", READS.name)
+        if name not in KINDS:
+            raise InputError(f"{shown_path(path)}, footer wyr, input", name, f"one of {', '.join(KINDS)}", _ADVICE)
+        return KINDS[name]
+    if _SEQUENCE not in schema.names:
+        return READS
+    with parts[0].open("rb") as source, pq.ParquetFile(source) as file:
+        first = next(file.iter_batches(_LOOKED_AT, columns=[_SEQUENCE]), None)
+    letters = set("".join(text or "" for text in first[0].to_pylist())) if first is not None else set()
+    if letters <= _NUCLEOTIDES:
+        return READS
+    return PROTEINS if letters <= _RESIDUES else TEXTS
 
 
 def _ranks(schema: pa.Schema) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def drawn_reads(
                     raise
                 without_bases(error)
                 bases = None
-        yield drawn_read(rows, 0, text, masks.ranks, rank)
+        yield drawn_read(rows, 0, text, masks.ranks, rank, masks.kind)
 
 
 def _bases_at(masks: MaskFile, numbers: Sequence[int], reads: Sequence[str]) -> Generator[str, None, None]:

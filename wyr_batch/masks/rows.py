@@ -10,9 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from wyr_batch.errors import InputError
 from wyr_batch.rows.segments import Segments
 from wyr_batch.tokens.tokens import Int32s, Int64s
 from wyr_batch.tokens.windows import Float32s
+
+TOKEN_END = "token_end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class TokenMasks:
     Attributes:
         values: float32 [N], in [0, 1], whatever type the file has.
         starts: int32 [N], first base of each token within its read.
-        ends: int32 [N], where it ends: at the next token of its read, or at the read's end.
+        ends: int32 [N], where it ends: as the file says, else at the next token of its read, or at the read's end.
         offsets: int64 [n + 1], tokens of row i are offsets[i] to offsets[i + 1].
     """
 
@@ -81,11 +84,37 @@ class MaskRows:
         values = values / np.float32(255) if values.dtype == np.uint8 else values.astype(np.float32)
         starts, _ = flat_lists(self.column("token_start"))
         places = starts.to_numpy(zero_copy_only=False)
+        if TOKEN_END in self.batch.schema.names:
+            self._check_ends()
+            return TokenMasks(
+                values, places, flat_lists(self.column(TOKEN_END))[0].to_numpy(zero_copy_only=False), offsets
+            )
         ends = np.empty_like(places)
         ends[:-1] = places[1:]
         has_any = np.diff(offsets) > 0
         ends[offsets[1:][has_any] - 1] = self.lengths[has_any]
         return TokenMasks(values, places, ends, offsets)
+
+    def _check_ends(self) -> None:
+        """Raise InputError unless each token has an end, does not begin before the last one's, and lies in its read."""
+        starts, offsets = flat_lists(self.column("token_start"))
+        ends, others = flat_lists(self.column(TOKEN_END))
+        same = np.diff(offsets) == np.diff(others)
+        if same.all():
+            first, last = (np.asarray(values.to_numpy(zero_copy_only=False)) for values in (starts, ends))
+            most = np.append(first[1:], 0)
+            has_any = np.diff(offsets) > 0
+            most[offsets[1:][has_any] - 1] = self.lengths[has_any]
+            good = (first >= 0) & (first <= last) & (last <= most)
+            if good.all():
+                return
+            i = int(np.searchsorted(offsets, int(np.argmin(good)), side="right")) - 1
+        else:
+            i = int(np.argmin(same))
+        n_ends, n_starts = others[i + 1] - others[i], offsets[i + 1] - offsets[i]
+        got = f"{n_ends:,} ends that do not fit the {n_starts:,} in token_start"
+        where = f"row {self.first + i + 1:,}, column {TOKEN_END}"
+        raise InputError(where, got, "tokens one after the other", "Make the masks again.")
 
     def segments(self) -> Segments:
         """Return the segments; a row without a mask has none."""

@@ -34,7 +34,7 @@ class Inputs:
         paired: they are mates, two files at a time; interleaved: consecutive reads are mates.
         max_reads: None takes all.
         qualities: keep those of the bases; an input without is an error.
-        open_input: opens one, of the kind that is meant; see `texts.open.opener`.
+        open_input: opens one, of the kind that is meant; None: `open_reads`. See `texts.open.opener`.
     """
 
     paths: tuple[str, ...]
@@ -42,7 +42,7 @@ class Inputs:
     interleaved: bool = False
     max_reads: int | None = None
     qualities: bool = False
-    open_input: Opener = open_reads
+    open_input: Opener | None = None
 
 
 def input_list(files: Sequence[str], listed_in: Path | None) -> tuple[str, ...]:
@@ -112,13 +112,17 @@ class InputWatch:
         return done / self.n_inputs if self._open else None
 
 
-def check_readable(path: str, open_input: Opener = open_reads) -> None:
-    """Raise InputError if an input is not there or of no known format; stdin and pipes are left alone."""
+def check_readable(path: str, open_input: Opener | None = None) -> None:
+    """Raise InputError if an input is not there or of no known format; stdin and pipes are left alone.
+
+    Args:
+        open_input: as in `Inputs`.
+    """
     status = look_at(path) if path != "-" else None
     if path == "-":
         open_file(path)  # raises if it is closed
     elif status is None or stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode):
-        open_input(path).close()
+        (open_input or open_reads)(path).close()
 
 
 def read_chunks(inputs: Inputs, watch: InputWatch) -> Generator[ReadChunk, None, None]:
@@ -138,8 +142,9 @@ def _all_chunks(inputs: Inputs, watch: InputWatch) -> Iterator[ReadChunk]:
     for i in range(0, len(inputs.paths), at_once):
         paths = inputs.paths[i : i + at_once]
         with ExitStack() as stack:
+            open_input = inputs.open_input or open_reads
             opened = [
-                stack.enter_context(inputs.open_input(path, place=i, qualities=inputs.qualities, warn=watch.warn))
+                stack.enter_context(open_input(path, place=i, qualities=inputs.qualities, warn=watch.warn))
                 for path in paths
             ]
             watch.now_reading(opened)

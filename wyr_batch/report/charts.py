@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wyr_batch.draw.kinds import Kind
+from wyr_batch.report.parts import kind_of
 from wyr_batch.report.svg import Frame, axes, columns, dot, line, num, picture, steps, ticks
 
 File = Mapping[str, Any]
@@ -32,14 +34,21 @@ def mask_histogram(files: Sequence[File]) -> str:
 
 def segments_per_read(files: Sequence[File]) -> str:
     """Figure 7a: the share of reads by their number of segments."""
-    return _counts([file["segments"]["per_read"] for file in files], 0, 1, "segments of a read", "share of reads")
+    kind, found = kind_of(files), [file["segments"]["per_read"] for file in files]
+    return _counts(found, 0, 1, f"segments of a {kind.row}", f"share of {kind.rows}")
 
 
 def segment_lengths(files: Sequence[File]) -> str:
     """Figure 7b: the share of segments by length."""
     unit = files[0]["segments"]["length_bin_bp"]
     found = [[0, *file["segments"]["lengths"]] for file in files]
-    return _counts(found, 1, unit, "length of a segment, bp", "share of segments")
+    return _counts(found, 1, unit, f"length of a segment, {kind_of(files).unit}", "share of segments")
+
+
+def segment_words(files: Sequence[File]) -> str:
+    """The share of segments by their number of words; empty where words are not counted."""
+    counted = [file["words"]["per_segment"] for file in files if file["words"] is not None]
+    return _counts(counted, 1, 1, "words of a segment", "share of segments") if len(counted) == len(files) else ""
 
 
 def _counts(found: Sequence[Sequence[int]], first: int, unit: int, x_label: str, y_label: str) -> str:
@@ -113,7 +122,7 @@ def mask_by_position(files: Sequence[File]) -> str:
         parts.append(line(frame, [*upper, *lower], f"s{i} band"))
         parts.append(line(frame, [(place, mean) for place, mean, _ in points], f"s{i} line"))
     x_ticks = {0.0: "1"} | {place - 1: f"{place:,.0f}" for place in ticks(n, 6) if place > 1 and place == int(place)}
-    label = "token, counted from the start of the read"
+    label = f"token, counted from the start of the {kind_of(files).row}"
     shown_axes = axes(frame, x_ticks, {i / 4: f"{i / 4:g}" for i in range(5)}, label, "mask value")
     return picture(WIDTH, HEIGHT, f"mean mask by {label}", [shown_axes, *parts])
 
@@ -141,11 +150,12 @@ def _means(positions: Mapping[str, Any], shown: int, width: int) -> list[tuple[f
     return points
 
 
-def kept_by_prob(ranks: Sequence[Mapping[str, Any] | None]) -> str:
+def kept_by_prob(ranks: Sequence[Mapping[str, Any] | None], kind: Kind) -> str:
     """How often the masked read keeps the call, by plain probability, with 95 % intervals.
 
     Args:
         ranks: the same rank of each file; None where a file has no such rank, or no masked calls.
+        kind: of the files.
     """
     frame = Frame(WIDTH, HEIGHT, 1.0, 1.0)
     parts = []
@@ -165,8 +175,9 @@ def kept_by_prob(ranks: Sequence[Mapping[str, Any] | None]) -> str:
     fifths = [i / 5 for i in range(6)]
     y_ticks = {value: _percent(value) for value in fifths}
     x_ticks = {value: f"{value:g}" for value in fifths}
-    drawn = axes(frame, x_ticks, y_ticks, "probability of the plain call", "reads that keep it")
-    return picture(WIDTH, HEIGHT, "share of reads that keep the call by plain probability", [drawn, *parts])
+    drawn = axes(frame, x_ticks, y_ticks, "probability of the plain call", f"{kind.rows} that keep it")
+    label = f"share of {kind.rows} that keep the call by plain probability"
+    return picture(WIDTH, HEIGHT, label, [drawn, *parts])
 
 
 def _by_tenths(rank: Mapping[str, Any]) -> list[tuple[int, int, float]]:

@@ -15,7 +15,7 @@ from wyr_batch.errors import InputError
 from wyr_batch.masks.bases import SEQUENCE, bases_of
 from wyr_batch.masks.drawn import MASKED, MASKED_PROB, PROB, drawn_read
 from wyr_batch.masks.file import MaskFile
-from wyr_batch.masks.rows import MaskRows
+from wyr_batch.masks.rows import TOKEN_END, MaskRows
 from wyr_batch.report.counting.picks import Picker, rows_at
 from wyr_batch.report.counting.tally import Tally
 from wyr_batch.rows.counts import Counts
@@ -71,19 +71,23 @@ def short_names(paths: Sequence[str]) -> list[str]:
 def _file(masks: MaskFile, n_drawn: int, reads: Sequence[str], seen: Callable[[int, str], None]) -> dict[str, Any]:
     """Return the numbers of one file."""
     has_masked = [rank + MASKED in masks and rank + MASKED_PROB in masks for rank in masks.ranks]
-    tally = Tally(masks.shown, masks.ranks, has_masked)
+    has_ends = TOKEN_END in masks
+    tally = Tally(masks.shown, masks.ranks, has_masked, has_ends=has_ends, has_words=has_ends and masks.kind.is_text)
     picker = Picker(n_drawn, masks.ranks, has_masked)
     for rows in masks.rows(_columns(masks)):
         tally.add(rows)
         picker.add(rows)
         seen(tally.n_rows, f"{tally.n_rows:,} rows")
     picked = picker.picked(lengths_differ=tally.shortest_bp != tally.longest_bp)
-    seen(tally.n_rows, "bases of the reads to draw")
+    seen(tally.n_rows, f"{masks.kind.content} of the {masks.kind.rows} to draw")
     bases, bases_from = _bases(masks, picked, reads)
     columns = [*_columns(masks), *([SEQUENCE] if SEQUENCE in masks else [])]
     rows_of = dict(rows_at(masks, picked.keys(), columns))
     return {
         "path": masks.shown,
+        "input": masks.kind.name,
+        "unit": masks.kind.unit,
+        "token_ends": has_ends,
         "run": _run(masks),
         "rates": masks.rates or None,
         "rows": tally.n_rows,
@@ -100,6 +104,7 @@ def _file(masks: MaskFile, n_drawn: int, reads: Sequence[str], seen: Callable[[i
         "mask": tally.masks.as_json(),
         "positions": tally.masks.positions_as_json(),
         "segments": tally.segments.as_json(),
+        "words": None if tally.words is None else tally.words.as_json(),
         "bases_from": bases_from,
         "drawn": [
             {"row": row, "why": why, **_drawn(rows_of[row], bases.get(row, ""), masks)} for row, why in picked.items()
@@ -149,7 +154,8 @@ def _bases(
     if SEQUENCE in masks:
         found = rows_at(masks, picked.keys(), ["read_id", SEQUENCE])
         texts = {row: rows.column(SEQUENCE)[0].as_py() for row, rows in found}
-        return {row: str(text or "").upper() for row, text in texts.items()}, {"source": SEQUENCE, "reason": None}
+        upper = str if masks.kind.is_text else str.upper
+        return {row: upper(str(text or "")) for row, text in texts.items()}, {"source": SEQUENCE, "reason": None}
     try:
         return bases_of(masks, picked.keys(), reads), {"source": "inputs", "reason": None}
     except InputError as error:
@@ -160,7 +166,7 @@ def _bases(
 
 def _drawn(row: MaskRows, bases: str, masks: MaskFile) -> dict[str, Any]:
     """Return a read as the page draws it; of a long one only its first tokens."""
-    read = drawn_read(row, 0, bases, masks.ranks)
+    read = drawn_read(row, 0, bases, masks.ranks, kind=masks.kind)
     n = min(len(read.values), DRAWN_TOKENS)
     end = int(read.starts[n]) if n < len(read.starts) else read.length
     return {
@@ -184,6 +190,8 @@ def _drawn(row: MaskRows, bases: str, masks: MaskFile) -> dict[str, Any]:
         "bases": read.bases[:end],
         "values": np.round(read.values[:n].astype(np.float64), 4).tolist(),
         "starts": read.starts[:n].tolist(),
+        "ends": None if read.ends is None else read.ends[:n].tolist(),
+        "kept": None if read.kept is None else [(start, min(stop, end)) for start, stop in read.kept if start < end],
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from wyr_batch.report.parts import File, escape, names_of_ranks, rank_of
+from wyr_batch.report.parts import File, escape, kind_of, names_of_ranks, rank_of
 
 NAME_END = "_mqc.json"
 
@@ -20,9 +20,16 @@ NAME_END = "_mqc.json"
 def multiqc_json(data: Mapping[str, Any]) -> str:
     """Return the text of the file."""
     files = data["files"]
+    kind = kind_of(files)
+    rows = kind.rows.capitalize()
     headers = {
-        "reads": {"title": "Reads", "description": "Rows of the masks file", "format": "{:,.0f}", "scale": "Blues"},
-        "explained": _percent("Explained", "Reads with a mask"),
+        "reads": {
+            "title": rows,
+            "description": "Rows of the masks file",
+            "format": "{:,.0f}",
+            "scale": "Blues",
+        },
+        "explained": _percent("Explained", f"{rows} with a mask"),
         "mask_mean": {
             "title": "Mean mask",
             "description": "Mean over all tokens; 1 keeps a token",
@@ -33,7 +40,7 @@ def multiqc_json(data: Mapping[str, Any]) -> str:
         },
         "segments": {
             "title": "Segments",
-            "description": "Segments a read, mean",
+            "description": f"Segments a {kind.row}, mean",
             "format": "{:,.1f}",
             "scale": "Greys",
         },
@@ -41,11 +48,11 @@ def multiqc_json(data: Mapping[str, Any]) -> str:
     for rank in names_of_ranks(files):
         if any((found := rank_of(file, rank)) and found["kept"] is not None for file in files):
             name = escape(rank)
-            headers[f"kept_{rank}"] = _percent(f"{name} kept", f"Reads whose masked read keeps the {name} call")
+            headers[f"kept_{rank}"] = _percent(f"{name} kept", f"{rows} whose masked {kind.row} keeps the {name} call")
     content = {
         "id": "wyr_batch",
         "section_name": "wyr-batch",
-        "description": "Masks: which part of each read made the call, and how often the masked read keeps it.",
+        "description": f"Masks: which part of each {kind.row} made the call, and how often the mask keeps it.",
         "plot_type": "table",
         "pconfig": {"id": "wyr_batch_table", "title": "wyr-batch: masks", "namespace": "wyr-batch"},
         "headers": headers,

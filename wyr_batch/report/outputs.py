@@ -26,6 +26,9 @@ def check_report_outputs(
     if len(files) > MOST_FILES:
         advice = "Make several reports; --multiqc files of any number are shown together by MultiQC."
         raise UsageError("MASKS", f"{len(files)} files", f"{MOST_FILES} at most", advice)
+    if len(kinds := {file.kind.name: file for file in files}) > 1:
+        got = ", ".join(f"{name} in {file.shown}" for name, file in kinds.items())
+        raise UsageError("MASKS", got, "files of one kind", "Make a report of each.")
     if multiqc_path and not multiqc_path.name.endswith(NAME_END):
         got = multiqc_path.name
         raise UsageError("--multiqc", got, f"a name that ends in {NAME_END}", "MultiQC knows its files by that.")

@@ -13,6 +13,6 @@ if (search) {
       row.hidden = document.getElementById(row.dataset.read).hidden = !found;
       n += found;
     }
-    said.textContent = words.length ? `${n} of ${rows.length} reads` : "";
+    said.textContent = words.length ? `${n} of ${rows.length} ${said.dataset.rows}` : "";
   });
 }

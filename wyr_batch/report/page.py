@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wyr_batch.draw.kinds import YES
 from wyr_batch.draw.style import STYLE
 from wyr_batch.report.figures import calls, kept, masks
-from wyr_batch.report.parts import File, count, decimal, escape, legend, share
+from wyr_batch.report.parts import File, calls_of, decimal, escape, has_many_labels, kind_of, legend, share
 from wyr_batch.report.reads import reads
 from wyr_batch.report.sections import in_numbers, statuses, what_a_mask_says, what_was_run
 
@@ -37,7 +38,9 @@ def page(data: Mapping[str, Any]) -> str:
     script = _beside("page.js")
     # Whatever a file brings into the page, it can neither load anything nor run.
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_digest(script)}'"
-    links = "".join(f'<a href="#{key}">{name}</a>' for key, name in _NAVIGATION.items())
+    named = _NAVIGATION | {"reads": kind_of(files).rows.capitalize()}
+    named |= {"calls": "Labels"} if has_many_labels(files) else {}
+    links = "".join(f'<a href="#{key}">{name}</a>' for key, name in named.items())
     sections = [
         what_was_run(files),
         in_numbers(files),
@@ -46,7 +49,7 @@ def page(data: Mapping[str, Any]) -> str:
         masks(files),
         reads(files),
         statuses(files),
-        what_a_mask_says(),
+        what_a_mask_says(files),
     ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -72,15 +75,16 @@ def default_title(files: Sequence[File]) -> str:
 
 def lead(files: Sequence[File]) -> str:
     """Return the result in a few sentences."""
+    kind = kind_of(files)
     if len(files) > 1:
-        reads = sum(file["rows"] for file in files)
-        return f'<p class="lead">{len(files)} files, {count(reads, "read")}, side by side.</p>'
+        n_rows = kind.count(sum(file["rows"] for file in files))
+        return f'<p class="lead">{len(files)} files, {n_rows}, side by side.</p>'
     (file,) = files
     if not file["explained"]:
-        return f'<p class="lead">{count(file["rows"], "read")}, none of them explained.</p>'
+        return f'<p class="lead">{kind.count(file["rows"])}, none of them explained.</p>'
     all_of_them = "all" if file["explained"] == file["rows"] else f"{file['explained']:,}"
     said = [
-        f"Of {count(file['rows'], 'read')}, {all_of_them} were explained.",
+        f"Of {kind.count(file['rows'])}, {all_of_them} were explained.",
         f"The masks keep {share(file['mask']['kept_share'], digits=0)} of the tokens (mean mask "
         f"{decimal(file['mask']['mean'])}).",
     ]
@@ -89,9 +93,16 @@ def lead(files: Sequence[File]) -> str:
         for rank in file["ranks"]
         if rank["kept"] is not None and rank["called"]
     ]
-    if kept:
+    if has_many_labels(files):
+        given = [calls_of(rank, YES) for rank in file["ranks"] if rank["kept"] is not None]
+        n_given, n_kept = (sum(call[name] for call in given) for name in ("reads", "kept"))
+        if n_given:
+            said.append(f"Classified again under the mask, a {kind.row} keeps {share(n_kept, n_given)} of its labels.")
+    elif kept:
         listed = kept[0] if len(kept) == 1 else f"{', '.join(kept[:-1])} and {kept[-1]}"
-        said.append(f"Classified again under the mask, a read keeps its call of {listed} of the cases.")
+        # A rank that is called "label" is the only one, and its name says nothing.
+        in_how_many = listed.removeprefix("the label ") if listed.startswith("the label in ") else f"of {listed}"
+        said.append(f"Classified again under the mask, a {kind.row} keeps its call {in_how_many} of the cases.")
     return f'<p class="lead">{" ".join(said)}</p>'
 
 

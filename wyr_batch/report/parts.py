@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape as escape_html
 from typing import Any
 
+from wyr_batch.draw.kinds import KINDS, READS, Kind, is_multi_label
 from wyr_batch.draw.read import printable
 
 File = Mapping[str, Any]
@@ -106,6 +107,29 @@ def bars(title: str, rows: Iterable[Bars], extra: str = "") -> str:
         lines.append(f'<tr class="{kind}"><th scope="row">{label}</th><td class="bar">{drawn}</td><td>{said}</td></tr>')
     caption = f"<caption>{escape(title)} <small>{extra}</small></caption>" if title else ""
     return f'<table class="bars">{caption}<tbody>{"".join(lines)}</tbody></table>'
+
+
+def kind_of(files: Sequence[File]) -> Kind:
+    """Return what the rows of files are, which are compared only if they are of one kind."""
+    return KINDS[files[0]["input"]] if files else READS
+
+
+def has_kmers(files: Sequence[File]) -> bool:
+    """True if tokens have no ends of their own, as 6-mers, which follow each other without a gap."""
+    return not any(file["token_ends"] for file in files)
+
+
+def has_many_labels(files: Sequence[File]) -> bool:
+    """True if the ranks are the labels of a multi-label classifier, each of them yes or no."""
+    ranks = [rank for file in files for rank in file["ranks"]]
+    labels = {call["label"] for rank in ranks for call in rank["calls"]}
+    return is_multi_label(labels, max((len(file["ranks"]) for file in files), default=0))
+
+
+def calls_of(rank: Mapping[str, Any], label: str) -> Mapping[str, Any]:
+    """Return how many rows have a call of a rank, and how many keep it."""
+    none = {"label": label, "reads": 0, "kept": None if rank["kept"] is None else 0}
+    return next((call for call in rank["calls"] if call["label"] == label), none)
 
 
 def names_of_ranks(files: Sequence[File]) -> list[str]:

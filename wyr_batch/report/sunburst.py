@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wyr_batch.draw.kinds import Kind
 from wyr_batch.report.parts import escape
 from wyr_batch.report.svg import num, picture, shortened, text_width
 
@@ -38,13 +39,19 @@ class Arc:
 
 
 def sunburst(
-    lineages: Mapping[str, Any], ranks: Sequence[str], colours: Mapping[str | None, int], key: str = "", name: str = ""
+    lineages: Mapping[str, Any],
+    ranks: Sequence[str],
+    colours: Mapping[str | None, int],
+    kind: Kind,
+    key: str = "",
+    name: str = "",
 ) -> str:
     """Return the picture; empty text where no read has calls.
 
     Args:
         lineages: the JSON's, of one file.
         colours: number of the colour of each call of the first rank; others are grey.
+        kind: of the file.
         key: tells apart what is named inside several pictures of a page.
         name: of the file, for readers who hear the page.
     """
@@ -56,16 +63,16 @@ def sunburst(
     for i, arc in enumerate(arcs_of(lineages, total, colours)):
         inner, outer = radii[arc.depth], radii[arc.depth + 1]
         said = " › ".join(arc.path)
-        title = f"{said}: {arc.reads:,} reads, {arc.reads / total:.1%}"
-        kind = f"d{min(arc.depth, 3)} h{arc.colour} {arc.kind}".rstrip()
+        title = f"{said}: {arc.reads:,} {kind.rows}, {arc.reads / total:.1%}"
+        style = f"d{min(arc.depth, 3)} h{arc.colour} {arc.kind}".rstrip()
         parts.append(
-            f'<path class="{kind}" d="{_ring(arc.start, arc.end, inner, outer)}"><title>{escape(title)}</title></path>'
+            f'<path class="{style}" d="{_ring(arc.start, arc.end, inner, outer)}"><title>{escape(title)}</title></path>'
             f"{_label(arc, inner, outer, f'{key}{i}')}"
         )
     size = min(18.0, 1.7 * _HOLE / text_width(f"{total:,}", 1.0))
     middle = (
         f'<text class="mid big" y="2" style="font-size:{num(size)}px">{total:,}</text>'
-        f'<text class="mid" y="15">{"read" if total == 1 else "reads"}</text>'
+        f'<text class="mid" y="15">{kind.row if total == 1 else kind.rows}</text>'
     )
     label = f"Calls rank by rank, {', then '.join(ranks)}, from the middle outwards"
     body = f'<g transform="translate({num(_SIZE / 2)} {num(_SIZE / 2)})">{"".join(parts)}{middle}</g>'

@@ -21,21 +21,36 @@ from wyr_batch.errors import OutputError, UsageError
 
 MANIFEST_NAME = "_run.json"
 SCHEMA_VERSION = 1
-_HEAD_BYTES = 1 << 20
+_HEAD_BYTES, _FOLDER_HEAD_BYTES = 1 << 20, 1 << 16
 
 
 def describe_input(path: str) -> dict[str, Any]:
-    """Return what an input is known by: its name, and for a regular file its size and the sha256 of its first MiB."""
+    """Return what an input is known by: its name, for a regular file its size and the sha256 of its first MiB.
+
+    A folder is known by the sizes of the files in it, and the sha256 of their names, sizes and first 64 KiB.
+    """
     described: dict[str, Any] = {"path": shown_path(path)}
     try:
         status = os.stat(path) if path != "-" else None
         if status and stat.S_ISREG(status.st_mode):
-            with open(path, "rb") as file:
-                head = file.read(_HEAD_BYTES)
+            head = _head(path, _HEAD_BYTES)
             described |= {"bytes": status.st_size, "head_sha256": hashlib.sha256(head).hexdigest()}
+        elif status and stat.S_ISDIR(status.st_mode):
+            files = sorted((entry for entry in os.scandir(path) if entry.is_file()), key=lambda entry: entry.name)
+            content = hashlib.sha256()
+            for entry in files:
+                content.update(f"{shown_path(entry.name)}\0{entry.stat().st_size}\0".encode())
+                content.update(_head(entry.path, _FOLDER_HEAD_BYTES))
+            n_bytes = sum(entry.stat().st_size for entry in files)
+            described |= {"bytes": n_bytes, "head_sha256": content.hexdigest()}
     except OSError:
         pass  # opening it will say what is wrong
     return described
+
+
+def _head(path: str, n_bytes: int) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(n_bytes)
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

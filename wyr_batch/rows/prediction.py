@@ -1,4 +1,7 @@
-"""What `Masker.predict` gives: one read's mask and calls, as arrays, as a row, and as a picture in a notebook."""
+"""What `Masker.predict` gives: one read's mask and calls, as arrays, as a row, and as a picture in a notebook.
+
+A protein or a text is a read here as well; places in it are its residues or code points.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wyr_batch.draw.html import styled_html
+from wyr_batch.draw.kinds import READS, Kind
 from wyr_batch.draw.read import Call, DrawnRead
 from wyr_batch.explain.step import Explained
 from wyr_batch.ranks import Rank, rank_slices
@@ -21,7 +25,7 @@ from wyr_batch.tokens.tokens import Tokens
 
 
 class Segment(NamedTuple):
-    """A run of tokens whose mask is 0.5 or more: bases start to end, half-open, and their mean mask."""
+    """A run of tokens (of texts: of words) whose mask is 0.5 or more: start to end, half-open, and its mean mask."""
 
     start: int
     end: int
@@ -42,8 +46,11 @@ class Prediction:
         probs, masked_probs: float32 [C], all classes in rank order; nan if it is empty or failed.
             Without masked calls, masked_labels is None and masked_probs is [0].
         read_id: read1, read2, ... by its place among the sequences.
-        sequence: its bases, upper case.
+        sequence: its bases, upper case; a text as it is.
         ranks: their names and labels, in class order; one object for all reads.
+        token_end: int32 [T], where each token ends; None: where the next begins.
+        words: int32 [T], the word of each token, from 0; None: there are no words.
+        kind: what it is: a read, a protein or a text.
     """
 
     status: str
@@ -58,6 +65,9 @@ class Prediction:
     read_id: str
     sequence: str
     ranks: tuple[Rank, ...]
+    token_end: npt.NDArray[np.int32] | None = None
+    words: npt.NDArray[np.int32] | None = None
+    kind: Kind = READS
 
     @property
     def mask_mean(self) -> float:
@@ -69,7 +79,8 @@ class Prediction:
         """The segments, as in the Parquet; none if it is empty or failed."""
         if self.labels is None:
             return []
-        tokens = Tokens(np.empty(0, np.int16), self.token_start, np.array([0, len(self.mask)]))
+        bounds = np.array([0, len(self.mask)])
+        tokens = Tokens(np.empty(0, np.int16), self.token_start, bounds, self.token_end, self.words)
         found = find_segments(self.mask, running_sum(self.mask), tokens, np.array([len(self.sequence)]))
         columns = (found.start.tolist(), found.end.tolist(), found.mean.tolist())
         return [Segment(*values) for values in zip(*columns, strict=True)]
@@ -93,16 +104,32 @@ class Prediction:
         """Return the read as pictures need it."""
         shown = slice(None) if self.labels is not None else slice(0)
         values, starts, length = self.mask[shown], self.token_start[shown], len(self.sequence)
-        return DrawnRead(self.read_id, 0, length, self.status, self.sequence, values, starts, self.calls)
+        ends = None if self.token_end is None else self.token_end[shown]
+        kept = None if ends is None else tuple((segment.start, segment.end) for segment in self.segments)
+        return DrawnRead(
+            self.read_id,
+            0,
+            length,
+            self.status,
+            self.sequence,
+            values,
+            starts,
+            self.calls,
+            ends=ends,
+            kept=kept,
+            kind=self.kind,
+        )
 
     def __repr__(self) -> str:
         """Return one line: status, calls, mean mask and tokens."""
         if self.labels is None:
             said = [self.reason] if self.reason else []
         else:
-            said = [f"{call.rank} {call.label} {call.prob:.2f}" for call in self.calls]
+            said = [f"{call.rank} {call.label} {call.prob:.2f}" for call in self.drawn().told_calls]
             said.append(f"mask mean {self.mask_mean:.2f}")
         n_tokens = len(self.mask)
+        if self.kind.is_text:
+            said.append(self.kind.length(len(self.sequence)))
         return f"<Prediction {self.read_id}: {', '.join([self.status, *said, f'{n_tokens:,} tokens'])}>"
 
     def _repr_html_(self) -> str:
@@ -110,11 +137,14 @@ class Prediction:
         return styled_html(self.drawn())
 
 
-def predictions_from(done: Explained, status: npt.NDArray[np.int8], ranks: tuple[Rank, ...]) -> list[Prediction]:
+def predictions_from(
+    done: Explained, status: npt.NDArray[np.int8], ranks: tuple[Rank, ...], kind: Kind = READS
+) -> list[Prediction]:
     """Return the results of a chunk, one Prediction a read.
 
     Args:
         status: int8 [n], index in STATUSES.
+        kind: what the chunk's rows are.
     """
     slices = rank_slices([len(rank.labels) for rank in ranks])
 
@@ -122,8 +152,11 @@ def predictions_from(done: Explained, status: npt.NDArray[np.int8], ranks: tuple
         return tuple(rank.labels[int(probs[part].argmax())] for rank, part in zip(ranks, slices, strict=True))
 
     chunk = done.work.chunk
-    bases = chunk.bases.tobytes().decode("ascii").upper()
-    token_bounds, base_bounds = (pairwise(offsets.tolist()) for offsets in (done.work.tokens.offsets, chunk.offsets))
+    tokens = done.work.tokens
+    ends, words = tokens.ends, tokens.words
+    letters = chunk.bases.tobytes()
+    letters = letters if kind.is_text else letters.upper()
+    token_bounds, base_bounds = (pairwise(offsets.tolist()) for offsets in (tokens.offsets, chunk.offsets))
     predictions = []
     for i, (read_id, (start, end), (first, last)) in enumerate(
         zip(chunk.ids.to_pylist(), token_bounds, base_bounds, strict=True)
@@ -139,15 +172,18 @@ def predictions_from(done: Explained, status: npt.NDArray[np.int8], ranks: tuple
                 status=name,
                 reason=done.failed.get(i),
                 mask=mask,
-                token_start=done.work.tokens.starts[start:end],
+                token_start=tokens.starts[start:end],
                 rank_masks=rank_masks,
                 labels=labels(probs) if explained else None,
                 masked_labels=labels(masked_probs) if explained and len(masked_probs) else None,
                 probs=probs,
                 masked_probs=masked_probs,
                 read_id=read_id,
-                sequence=bases[first:last],
+                sequence=letters[first:last].decode(),
                 ranks=ranks,
+                token_end=None if ends is None else ends[start:end],
+                words=None if words is None else words[start:end],
+                kind=kind,
             )
         )
     return predictions

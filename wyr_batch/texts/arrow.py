@@ -58,9 +58,9 @@ class ArrowTable:
                     if not schema.equals(self._schema):
                         raise BadRow("", f"other columns {of}", "those of the first file")
                     for batch in batches:
-                        yield from rows_of(batch, self._chosen)
                         self.share = (n_bytes + file.tell()) / max(1, self.total_bytes)
-                    n_bytes += file.tell()
+                        yield from rows_of(batch, self._chosen)
+                    n_bytes += os.path.getsize(path)
                     self.share = n_bytes / max(1, self.total_bytes)
             except FAILURES as error:
                 got = f"Arrow data that cannot be read ({reason_of(error)}) {of}"

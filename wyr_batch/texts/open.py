@@ -24,7 +24,6 @@ from wyr_batch.texts.delimited import Delimited
 from wyr_batch.texts.formats import ARROW, EXPECTED, JSONL, PARQUET, TEXT, TSV, detect_format
 from wyr_batch.texts.jsonl import JsonLines
 from wyr_batch.texts.lines import Lines, PlainText
-from wyr_batch.texts.parquet import ParquetTable
 from wyr_batch.texts.rows import CHECK, BadRow, TextRows, columns_from_rows, first_bad
 
 logger = logging.getLogger(__name__)
@@ -109,6 +108,8 @@ class Texts:
                 self._bytes = None
                 if self.format == ARROW:
                     return ArrowTable([self.path], self._asked, self._name)
+                from wyr_batch.texts.parquet import ParquetTable  # Arrow's Parquet is needed here only
+
                 self._file.seek(0)
                 return ParquetTable(self._file, self._asked, self._name)
         except OSError as error:
@@ -136,8 +137,7 @@ class Texts:
         """Bytes taken from the file so far; equals `total_bytes` at the end."""
         if self._bytes is not None:
             return self._bytes.n_packed_bytes
-        share = self._table.share if isinstance(self._table, ArrowTable | ParquetTable) else 1.0
-        return round(share * (self.total_bytes or 0))
+        return round(getattr(self._table, "share", 1.0) * (self.total_bytes or 0))
 
     def __enter__(self) -> Texts:
         return self
@@ -193,10 +193,10 @@ def _first_bad(rows: TextRows) -> tuple[int, str]:
     return min((each for each in found if each), default=(len(rows.texts), ""))
 
 
-def opener(kind: str, columns: TextColumns = USUAL_COLUMNS) -> Opener:
-    """Return what opens inputs of a kind: READS, PROTEINS or TEXTS."""
-    openers: dict[str, Opener] = {
-        READS: open_reads,
+def opener(kind: str, columns: TextColumns = USUAL_COLUMNS) -> Opener | None:
+    """Return what opens inputs of a kind: READS, PROTEINS or TEXTS; None for reads, as `reads.stream` has it."""
+    openers: dict[str, Opener | None] = {
+        READS: None,
         PROTEINS: partial(open_reads, proteins=True),
         TEXTS: partial(Texts, columns=columns),
     }

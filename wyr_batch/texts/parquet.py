@@ -55,9 +55,9 @@ class ParquetTable:
             n = 0
             try:
                 for batch in self._batches(self._file, group, min(BATCH_ROWS, max(1, _BATCH_BYTES // row_bytes))):
+                    self.share = (n_done + n + len(batch)) / metadata.num_rows
                     yield from rows_of(batch, self._chosen)
                     n += len(batch)
-                    self.share = (n_done + n) / metadata.num_rows
             except FAILURES as error:
                 yield from self._one_by_one(group, n)
                 got = f"Parquet data that cannot be read ({error})"

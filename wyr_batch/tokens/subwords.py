@@ -14,8 +14,6 @@ Reads of nucleotides are upper-cased and U is read as T, proteins are upper-case
 
 from __future__ import annotations
 
-import unicodedata
-from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -27,13 +25,10 @@ from wyr_batch.checks.files import shown_path
 from wyr_batch.errors import MissingExtraError, ModelError
 from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.tokens.tokens import NO_WORD, Int32s, Int64s, Tokens
+from wyr_batch.tokens.words import code_points, of_letters, word_numbers
 from wyr_batch.vocabulary import Vocabulary
 
 Bools = npt.NDArray[np.bool_]
-Points = npt.NDArray[np.uint32]
-
-# Ideographs and kana: scripts written without spaces, whose every character is read as a word.
-_OWN_WORDS = ((0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
 
 
 class SubwordTokenizer:
@@ -135,7 +130,7 @@ def _mended(spans: Int64s, offsets: Int64s, texts: list[str], with_words: bool) 
     """
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     text_starts = np.concatenate(([0], np.cumsum(lengths)))
-    points = np.frombuffer("".join(texts).encode("utf-32-le", "replace"), np.uint32)
+    points = code_points("".join(texts))
     counts = np.diff(offsets)
     shift = np.repeat(text_starts[:-1], counts)
     starts, ends = spans[:, 0] + shift, spans[:, 1] + shift
@@ -144,49 +139,11 @@ def _mended(spans: Int64s, offsets: Int64s, texts: list[str], with_words: bool) 
     before = np.concatenate((text_starts[:1], latest[:-1])) if len(ends) else ends
     starts = np.maximum(starts, before)
     next_letter = np.arange(len(points) + 1)
-    spaces = is_space(points)
+    spaces = of_letters(points, lambda point: chr(point).isspace())
     next_letter[:-1][spaces] = len(points)
     next_letter = np.minimum.accumulate(next_letter[::-1])[::-1]
     ends = np.maximum(ends, starts)
     starts = np.minimum(next_letter[starts], ends)
     starts = np.maximum(starts, shift)
-    words = _words(points, starts, ends, offsets) if with_words else None
+    words = word_numbers(points, starts, ends, offsets) if with_words else None
     return (starts - shift).astype(np.int32), (ends - shift).astype(np.int32), words
-
-
-def _words(points: Points, starts: Int64s, ends: Int64s, offsets: Int64s) -> Int32s:
-    """Return the number of each token's word within its text, int32 [N]."""
-    if not len(starts):
-        return np.empty(0, np.int32)
-    joins = is_inner(points)
-    begins = np.ones(len(starts), bool)
-    last = np.maximum(ends[:-1] - 1, 0)
-    first = np.minimum(starts[1:], len(points) - 1)
-    begins[1:] = (starts[1:] != ends[:-1]) | ~(joins[last] & joins[first])
-    begins[1:] &= starts[1:] != ends[1:]  # an empty span is of the word before it
-    begins[offsets[:-1][np.diff(offsets) > 0]] = True
-    numbers = np.cumsum(begins)
-    first_of_text = numbers[np.minimum(offsets[:-1], len(numbers) - 1)]
-    words: Int32s = (numbers - np.repeat(first_of_text, np.diff(offsets))).astype(np.int32)
-    return words
-
-
-def is_space(points: Points) -> Bools:
-    return _look_up(points, lambda point: chr(point).isspace())
-
-
-def is_inner(points: Points) -> Bools:
-    """Return whether each character can be inside a word, bool [P]."""
-    return _look_up(points, _is_joining)
-
-
-def _look_up(points: Points, is_so: Any) -> Bools:
-    found, place = np.unique(points, return_inverse=True)
-    return np.array([is_so(int(point)) for point in found], bool)[place]
-
-
-@cache
-def _is_joining(point: int) -> bool:
-    if any(first <= point <= last for first, last in _OWN_WORDS):
-        return False
-    return unicodedata.category(chr(point))[0] in "LMN"

@@ -170,8 +170,8 @@ def markdown(evaluation: Mapping[str, Any]) -> str:
         parts += [
             "## Agreement with people",
             f"{r['n_texts']:,} {words.rows} with a rationale in their window ({r['n_without']:,} without), which "
-            f"covers {percent(r['rationale_share'])} of the tokens. Token F1 and AUPRC are of tokens, IoU F1 of segments "
-            "that share half of their tokens with a rationale. With 95 % bootstrap intervals.",
+            f"covers {percent(r['rationale_share'])} of the tokens. Token F1 and AUPRC are of tokens, IoU F1 of "
+            "segments that share half of their tokens with a rationale. With 95 % bootstrap intervals.",
             rationale_table(r),
         ]
     if "chimeras" in e:

@@ -16,6 +16,7 @@ from wyr_batch.checks.outputs import FILE, TEXT, Output, Source, check_outputs
 from wyr_batch.cli.interrupt import end_on_signal
 from wyr_batch.cli.log import set_up
 from wyr_batch.cli.params import GroupedCommand, NamedPath
+from wyr_batch.draw.kinds import KINDS
 from wyr_batch.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Format:
         options: parameters of this command that the function takes; others are refused when they are given.
         writes: those of them that name a file to write; other paths are read.
         is_text: may go to standard output, a device or a pipe.
+        kinds: whose masks it can hold.
     """
 
     module: str
@@ -40,19 +42,25 @@ class Format:
     options: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     is_text: bool = True
+    kinds: tuple[str, ...] = ("reads", "proteins", "text")
 
 
+_READS, _SEQUENCES, _TEXT = ("reads",), ("reads", "proteins"), ("text",)
 _STDOUT = Path("-")
 FORMATS = {
     "bed": Format("bed", "write_bed", ("rank", "sizes"), writes=("sizes",)),
     "bedgraph": Format("bed", "write_bedgraph", ("rank_mask", "sizes"), writes=("sizes",)),
     "tsv": Format("tsv", "write_tsv"),
-    "kreport": Format("kreport", "write_kreport"),
-    "fasta": Format("fastx", "write_fasta", ("hidden",)),
-    "fastq": Format("fastx", "write_fastq", ("hidden",)),
-    "microbert-json": Format("microbert", "write_microbert_json"),
-    "bam": Format("bam", "write_bam", ("rank_mask",), is_text=False),
-    "reference": Format("reference", "write_reference", ("rank_mask", "coverage", "min_mapq"), writes=("coverage",)),
+    "kreport": Format("kreport", "write_kreport", kinds=_SEQUENCES),
+    "fasta": Format("fastx", "write_fasta", ("hidden",), kinds=_SEQUENCES),
+    "fastq": Format("fastx", "write_fastq", ("hidden",), kinds=_READS),
+    "microbert-json": Format("microbert", "write_microbert_json", kinds=_READS),
+    "bam": Format("bam", "write_bam", ("rank_mask",), is_text=False, kinds=_READS),
+    "reference": Format(
+        "reference", "write_reference", ("rank_mask", "coverage", "min_mapq"), writes=("coverage",), kinds=_READS
+    ),
+    "eraser": Format("rationales", "write_eraser", ("rank", "rank_mask"), kinds=_TEXT),
+    "displacy": Format("rationales", "write_displacy", ("rank",), kinds=_TEXT),
 }
 
 # Of every format.
@@ -76,11 +84,16 @@ _GROUPS = {
     metavar="FILE",
     help="Where an input of the run lies now, if not where it lay; once per input, in the order of the run.",
 )
-@click.option("--rank", metavar="RANK", help="For bed: the rank whose call names the segments. [default: the finest]")
+@click.option(
+    "--rank",
+    metavar="RANK",
+    help="For bed, eraser and displacy: the rank whose call stands beside the mask. [default: the finest; for displacy "
+    "the only one]",
+)
 @click.option(
     "--rank-mask",
     metavar="RANK",
-    help="For bedgraph, bam and reference: write the mask of this rank, from a run with --rank-masks.",
+    help="For bedgraph, bam, reference and eraser: write the mask of this rank, from a run with --rank-masks.",
 )
 @click.option(
     "--sizes",
@@ -91,7 +104,8 @@ _GROUPS = {
     "--hidden",
     type=click.Choice(["drop", "n"]),
     default="drop",
-    help="For fasta and fastq: drop what the mask hides, so that each segment is a record, or write N there.",
+    help="For fasta and fastq: drop what the mask hides, so that each segment is a record, or write N there (in "
+    "proteins X).",
 )
 @click.option(
     "--coverage",
@@ -125,35 +139,49 @@ def command(
     wyr-batch convert masks.parquet --to tsv | less -S
     """
     form = FORMATS[to]
-    check_options(to)
     from wyr_batch.convert.conversion import Conversion
     from wyr_batch.masks.file import open_masks
 
     opened = open_masks(masks)
+    check_kind(to, opened)
+    check_options(to, opened.kind.name)
     check_files(form, opened, reads, output, {name: options[name] for name in form.options}, overwrite)
     set_up(quiet, False, None)
     write = getattr(importlib.import_module(f"wyr_batch.convert.{form.module}"), form.function)
     with end_on_signal():
         written = write(Conversion(opened, reads, output), **{name: options[name] for name in form.options})
     logger.info(
-        "%s reads -> %s %s in %s",
-        f"{written.n_reads:,}",
+        "%s -> %s %s in %s",
+        opened.kind.count(written.n_reads),
         f"{written.n_records:,}",
         written.what,
         "standard output" if output == _STDOUT else shown_path(output),
     )
 
 
-def check_options(to: str) -> None:
-    """Refuse options on the command line that are for other formats. Raises: UsageError."""
+def check_options(to: str, kind: str) -> None:
+    """Refuse options on the command line that are for other formats, and name those of this kind of masks.
+
+    Raises: UsageError.
+    """
     context = click.get_current_context()
     for param in context.command.params:
         name = param.name or ""
         if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
         if name not in (*_COMMON, *FORMATS[to].options):
-            users = ", ".join(key for key, other in FORMATS.items() if name in other.options)
-            raise UsageError(_flag(name), f"--to {to}", f"--to {users}: the option is of no use to others")
+            users = [key for key, other in FORMATS.items() if name in other.options]
+            fitting = [key for key in users if kind in FORMATS[key].kinds] or users
+            raise UsageError(_flag(name), f"--to {to}", f"--to {', '.join(fitting)}: the option is of no use to others")
+
+
+def check_kind(to: str, masks: MaskFile) -> None:
+    """Refuse a format that masks of this kind do not go into. Raises: UsageError."""
+    if masks.kind.name not in FORMATS[to].kinds:
+        fitting = ", ".join(name for name, form in FORMATS.items() if masks.kind.name in form.kinds)
+        users = " or ".join(KINDS[name].rows for name in FORMATS[to].kinds)
+        advice = f"For {masks.kind.rows} there are {fitting}."
+        raise UsageError(f"--to {to}", f"masks of {masks.kind.rows}", f"masks of {users}", advice)
 
 
 def check_files(

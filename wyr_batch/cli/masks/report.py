@@ -48,8 +48,8 @@ def command(
 ) -> None:
     """Show what is in masks as one HTML page: calls, how many of them the masks keep, figures, and some reads.
 
-    MASKS are Parquet files that `run` wrote, or folders of such files; up to 8 are compared side by side. The page
-    needs no other file and loads nothing.
+    MASKS are Parquet files that `run` wrote, or folders of such files; up to 8 of one kind (reads, proteins, texts) are
+    compared side by side. The page needs no other file and loads nothing.
 
     \b
     wyr-batch report masks.parquet -o report.html
@@ -78,4 +78,4 @@ def command(
     if multiqc_path:
         write_whole(multiqc_path, multiqc_json(data))
     n_rows = sum(file.n_rows for file in files)
-    logging.getLogger(__name__).info("%s reads -> %s", f"{n_rows:,}", shown_path(output))
+    logging.getLogger(__name__).info("%s -> %s", files[0].kind.count(n_rows), shown_path(output))

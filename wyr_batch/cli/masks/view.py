@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,13 +68,14 @@ def command(
     overwrite: bool,
     debug: bool,
 ) -> None:
-    """Show reads coloured by their masks.
+    """Show reads, proteins or texts coloured by their masks.
 
     MASKS is a Parquet file that `run` wrote, or a folder of such files. Without READ_ID, its first rows are shown. A
     READ_ID with mates shows both; READ_ID/1 and READ_ID/2 show one.
 
     Segments are underlined, without colours they are in brackets. Above the bases stand the calls on the plain and on
-    the masked read. If the bases cannot be found, the masks are drawn as bars.
+    the masked read. If the bases cannot be found, the masks are drawn as bars. A text runs on from line to line, each
+    with the number of its first character.
 
     \b
     wyr-batch view masks.parquet
@@ -92,7 +94,7 @@ def command(
     _check_rank(rank, opened)
     first_rows = range(min(max_reads or _MAX_READS, opened.n_rows))
     numbers, missing = find_rows(opened, read_ids) if read_ids else (first_rows, [])
-    drawn = drawn_reads(opened, numbers, reads, rank, without_bases=_say_without)
+    drawn = drawn_reads(opened, numbers, reads, rank, without_bases=partial(_say_without, opened))
     if missing and (files or not numbers):
         raise _not_there(missing, opened)
     if files and len(numbers) != 1:
@@ -129,14 +131,16 @@ def _check_rank(rank: str | None, masks: MaskFile) -> None:
         raise UsageError("--rank", rank, expected, "" if there else "Run again with --rank-masks.")
 
 
-def _say_without(reason: InputError) -> None:
-    logger.warning("%s Drawn without bases.", reason)
+def _say_without(masks: MaskFile, reason: InputError) -> None:
+    logger.warning("%s Drawn without %s.", reason, masks.kind.content)
 
 
 def _not_there(names: Sequence[str], masks: MaskFile) -> InputError:
     shown = ", ".join(names[:_SHOWN_NAMES])
     more = f" and {len(names) - _SHOWN_NAMES:,} more" if len(names) > _SHOWN_NAMES else ""
-    return InputError(masks.shown, f"no read {shown}{more}", f"names of its {masks.n_rows:,} rows", "Check the names.")
+    return InputError(
+        masks.shown, f"no {masks.kind.row} {shown}{more}", f"names of its {masks.n_rows:,} rows", "Check the names."
+    )
 
 
 def _write(read: DrawnRead, files: Mapping[str, Path]) -> None:

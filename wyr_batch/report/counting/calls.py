@@ -28,6 +28,7 @@ class RankTally:
         labels: every label met, with its code.
         kept, changed: int64 [PROB_BINS, PROB_BINS], called reads by plain and masked probability, whose masked read
             has the same call, and has not.
+        counts, kept_counts: rows by the code of their call, and those of them that keep it.
         called, by_prob: int64 [PROB_BINS], called reads by plain probability, and those that keep the call.
         no_masked_call: called reads whose masked read has no call.
     """
@@ -36,6 +37,7 @@ class RankTally:
         self.name, self.has_masked = name, has_masked
         self.labels: dict[str, int] = {}
         self.counts: Counter[int] = Counter()
+        self.kept_counts: Counter[int] = Counter()
         self.kept, self.changed = (np.zeros((PROB_BINS, PROB_BINS), np.int64) for _ in range(2))
         self.called, self.called_kept = (np.zeros(PROB_BINS, np.int64) for _ in range(2))
         self.n_called = self.n_kept = self.no_masked_call = 0
@@ -43,8 +45,7 @@ class RankTally:
     def add(self, rows: MaskRows) -> Int64s:
         """Count the calls of some rows; returns the code of each plain call, NO_CALL where there is none."""
         codes = self.codes(rows.column(self.name))
-        found, n = np.unique(codes[codes >= 0], return_counts=True)
-        self.counts.update(dict(zip(found.tolist(), n.tolist(), strict=True)))
+        self.counts.update(_times(codes[codes >= 0]))
         called = codes >= 0
         self.n_called += int(called.sum())
         bins, known = _prob_bins(rows.numbers(self.name + PROB))
@@ -58,6 +59,7 @@ class RankTally:
         masked_bins, masked_known = _prob_bins(rows.numbers(self.name + MASKED_PROB))
         called, kept = codes >= 0, (codes >= 0) & (codes == masked)
         self.n_kept += int(kept.sum())
+        self.kept_counts.update(_times(codes[kept]))
         self.no_masked_call += int((called & (masked < 0)).sum())
         self.called_kept += np.bincount(bins[kept & known], minlength=PROB_BINS)
         both = known & masked_known
@@ -79,7 +81,8 @@ class RankTally:
     def as_json(self) -> dict[str, Any]:
         """Return the counts; what needs masked calls is null in a file without them."""
         names = {code: label for label, code in self.labels.items()}
-        calls = sorted(((names[code], n) for code, n in self.counts.items()), key=lambda call: (-call[1], call[0]))
+        counted = ((names[code], n, self.kept_counts[code]) for code, n in self.counts.items())
+        calls = sorted(counted, key=lambda call: (-call[1], call[0]))
         top = calls[:TOP_CALLS]
         masked = {
             "kept": self.n_kept,
@@ -92,8 +95,10 @@ class RankTally:
             "name": self.name,
             "called": self.n_called,
             "labels": len(calls),
-            "calls": [{"label": label, "reads": n} for label, n in top],
-            "other_reads": sum(n for _, n in calls[len(top) :]),
+            "calls": [
+                {"label": label, "reads": n, "kept": kept if self.has_masked else None} for label, n, kept in top
+            ],
+            "other_reads": sum(n for _, n, _ in calls[len(top) :]),
             "prob_bins": PROB_BINS,
             "called_by_prob": self.called.tolist(),
             **(masked if self.has_masked else dict.fromkeys(masked)),
@@ -142,6 +147,12 @@ def _branches(counts: dict[tuple[str | None, ...], int], rank: int, least: float
         "other_labels": len(left),
         "other_reads": sum(n for _, n in left),
     }
+
+
+def _times(codes: Int64s) -> dict[int, int]:
+    """Return how often each code occurs."""
+    found, n = np.unique(codes, return_counts=True)
+    return dict(zip(found.tolist(), n.tolist(), strict=True))
 
 
 def _prob_bins(probs: npt.NDArray[Any]) -> tuple[Int64s, npt.NDArray[np.bool_]]:

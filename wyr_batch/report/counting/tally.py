@@ -20,6 +20,7 @@ MASK_BINS = 32  # each holds 8 of the 256 values of a uint8 mask
 POSITIONS = 1000  # tokens from the start of a read
 SEGMENT_BINS = 250
 TOKEN_BP = 6
+BIN_LETTERS = 5  # of the lengths of segments, where tokens have no length of their own
 FAILED_IDS = 10
 _ONE = 1 << 24  # mask values are summed as whole multiples of 2^-24, so that no order of adding matters
 _PIECE_TOKENS = 1 << 20
@@ -44,9 +45,19 @@ class Tally:
         shown: the file, in messages.
         ranks: names of its ranks.
         has_masked: per rank, whether the file has calls of the masked reads.
+        has_ends: whether the file has the ends of tokens.
+        has_words: whether words are counted, which are tokens without a gap between them.
     """
 
-    def __init__(self, shown: str, ranks: Sequence[str], has_masked: Sequence[bool]) -> None:
+    def __init__(
+        self,
+        shown: str,
+        ranks: Sequence[str],
+        has_masked: Sequence[bool],
+        *,
+        has_ends: bool = False,
+        has_words: bool = False,
+    ) -> None:
         self.shown = shown
         self.statuses: Counter[str] = Counter()
         self.failed_ids: list[str] = []
@@ -56,7 +67,8 @@ class Tally:
         self.ranks = [RankTally(name, masked) for name, masked in zip(ranks, has_masked, strict=True)]
         self.lineages = Lineages(self.ranks)
         self.masks = MaskTally()
-        self.segments = SegmentTally()
+        self.segments = SegmentTally(BIN_LETTERS if has_ends else TOKEN_BP)
+        self.words = WordTally() if has_words else None
 
     def add(self, rows: MaskRows) -> None:
         """Count some rows. Raises: InputError if a mask value is none."""
@@ -84,6 +96,8 @@ class Tally:
         check_values(tokens, rows, self.shown)
         self.masks.add(tokens)
         self.segments.add(rows, explained)
+        if self.words is not None:
+            self.words.add(rows, tokens)
 
 
 class MaskTally:
@@ -142,10 +156,11 @@ class SegmentTally:
 
     Attributes:
         per_read: int64 [SEGMENT_BINS + 1], reads by their number of segments; the last: that many or more.
-        lengths: int64 [SEGMENT_BINS + 1], segments by their length in 6 bp, rounded up, from 1; the last: more.
+        lengths: int64 [SEGMENT_BINS + 1], segments by their length in `bin_letters`, from 1, the last: more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bin_letters: int) -> None:
+        self.bin_letters = bin_letters
         self.per_read = np.zeros(SEGMENT_BINS + 1, np.int64)
         self.lengths = np.zeros(SEGMENT_BINS + 1, np.int64)
         self.n = self.n_bases = self.n_read_bases = 0
@@ -156,7 +171,7 @@ class SegmentTally:
         spans = segments.end.astype(np.int64) - segments.start
         per_read = np.minimum(np.diff(segments.offsets)[explained], SEGMENT_BINS)
         self.per_read += np.bincount(per_read, minlength=SEGMENT_BINS + 1)
-        bins = np.clip(-(-spans // TOKEN_BP) - 1, 0, SEGMENT_BINS)
+        bins = np.clip(-(-spans // self.bin_letters) - 1, 0, SEGMENT_BINS)
         self.lengths += np.bincount(bins, minlength=SEGMENT_BINS + 1)
         self.n += len(spans)
         self.n_bases += int(spans.sum())
@@ -172,8 +187,49 @@ class SegmentTally:
             "bases_share": self.n_bases / self.n_read_bases if self.n_read_bases else None,
             "most": SEGMENT_BINS,
             "per_read": np.trim_zeros(self.per_read, "b").tolist(),
-            "length_bin_bp": TOKEN_BP,
+            "length_bin_bp": self.bin_letters,
             "lengths": np.trim_zeros(self.lengths, "b").tolist(),
+        }
+
+
+class WordTally:
+    """Words of texts: stretches of tokens without a gap between them, as white space leaves one.
+
+    Attributes:
+        lengths: int64 [SEGMENT_BINS + 1], segments by their number of words; the last: that many or more.
+    """
+
+    def __init__(self) -> None:
+        self.lengths = np.zeros(SEGMENT_BINS + 1, np.int64)
+        self.n = self.n_segments = self.n_in_segments = 0
+
+    def add(self, rows: MaskRows, tokens: TokenMasks) -> None:
+        """Count the words of some rows, and of their segments."""
+        begins = np.ones(len(tokens.starts), bool)
+        begins[1:] = tokens.starts[1:] != tokens.ends[:-1]
+        has_any = np.diff(tokens.offsets) > 0
+        begins[tokens.offsets[:-1][has_any]] = True
+        self.n += int(begins.sum())
+        number = np.cumsum(begins)
+        segments = rows.segments()
+        row = np.repeat(np.arange(len(rows)), np.diff(tokens.offsets)) << 32
+        places = row + tokens.starts
+        base = np.repeat(np.arange(len(rows)), np.diff(segments.offsets)) << 32
+        first = np.searchsorted(places, base + segments.start)
+        last = np.searchsorted(places, base + segments.end) - 1
+        if not len(first):
+            return
+        within = number[last] - number[np.minimum(first, last)] + 1
+        self.lengths += np.bincount(np.minimum(within, SEGMENT_BINS), minlength=SEGMENT_BINS + 1)
+        self.n_segments += len(within)
+        self.n_in_segments += int(within.sum())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all words, and the distribution of words over segments, from 0, without the empty bins at its end."""
+        return {
+            "total": self.n,
+            "per_segment_mean": self.n_in_segments / self.n_segments if self.n_segments else None,
+            "per_segment": np.trim_zeros(self.lengths, "b").tolist(),
         }
 
 
