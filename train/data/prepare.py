@@ -140,12 +140,12 @@ def complete(
         keep, sequences = [], []
         for i, labels in enumerate(piece.labels or []):
             missing = [rank for rank, label in zip(ranks, labels, strict=True) if label is None]
-            letters = _text(piece, i) if kind == TEXTS else _letters(piece.sequences[i])
+            letters = piece.sequences[i] if kind == TEXTS else _letters(piece.sequences[i])
             if missing and (incomplete == "drop" or len(missing) == len(ranks)):
                 counts.dropped[f"no {missing[0]}"] += 1
             elif letters is None:
                 counts.dropped["characters of no sequence"] += 1
-            elif not letters:
+            elif not (_has_text(piece, i) if kind == TEXTS else letters):
                 counts.dropped[_EMPTY[kind]] += 1
             else:
                 counts.null_labels.update(missing)
@@ -154,10 +154,10 @@ def complete(
         yield piece.take(keep, sequences)
 
 
-def _text(piece: Piece, row: int) -> str:
-    """Return a text as it is, nothing where neither it nor the second of its pair has a letter."""
+def _has_text(piece: Piece, row: int) -> bool:
+    """Return whether a text, or the second of its pair, has a letter."""
     second = None if piece.seconds is None else piece.seconds[row]
-    return piece.sequences[row] if piece.sequences[row].strip() or (second or "").strip() else ""
+    return bool(piece.sequences[row].strip() or (second or "").strip())
 
 
 def check_output(output: Path, sources: Sequence[Source]) -> None:
