@@ -91,7 +91,7 @@ def test_gini_and_segments_of_known_masks() -> None:
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.sampled_from(SHARES), st.integers(0, 99))
 def test_best_tokens_are_the_highest_scores(lengths: list[int], share: float, seed: int) -> None:
     ids, scores = token_rows(lengths, seed)
-    best = best_tokens(scores, ids != 1, share).numpy().astype(bool)
+    best = best_tokens(scores, toy_explanandum().content(ids), share).numpy().astype(bool)
     for i, n in enumerate(lengths):
         wanted = int(np.ceil(share * n - 1e-6))
         own = scores[i, 1 : n + 1].numpy()
@@ -101,7 +101,7 @@ def test_best_tokens_are_the_highest_scores(lengths: list[int], share: float, se
 
 def test_random_mask_has_the_same_values() -> None:
     ids, mask = token_rows([9, 3], 1)
-    chance = permuted(mask, ids != 1, torch.Generator().manual_seed(0))
+    chance = permuted(mask, toy_explanandum().content(ids), torch.Generator().manual_seed(0))
     assert not torch.equal(chance, mask)
     torch.testing.assert_close(chance.sort(dim=1).values, mask.sort(dim=1).values)
     assert torch.equal(chance[:, 0], mask[:, 0])

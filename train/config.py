@@ -131,7 +131,7 @@ class BatchConfig:
     """How both trainings make batches of reads.
 
     Attributes:
-        window_bp: longest piece of a read.
+        window_bp: longest piece of a read of 6-mers.
         full_share: of the reads, those not cut shorter than the window.
         null_leaf_weight: how much more often reads without a finest label are drawn than those of one finest class.
         compile: the encoder, with torch.compile.
@@ -218,6 +218,8 @@ class ExplainerTraining(BatchConfig):
     """What to train for; the paper's batch of 48 and lambdas of 1.
 
     Attributes:
+        window_tokens: of the longest row where tokens are no 6-mers, special ones not counted; 0 takes as many as the
+            classifier does.
         lambda_other: weight of the other classes' masks in the terms of area and variation; of `lstm` only.
         area_least, area_most: the paper's a and b, which bound the share of a read that one class's mask may open
             without a penalty. The paper does not give them; 0.05 and 0.3 are those of Stalder et al. for images.
@@ -235,6 +237,7 @@ class ExplainerTraining(BatchConfig):
     """
 
     kind: str = "lstm"
+    window_tokens: int = 0
     chimera_share: float = 0.0
     lambda_outside: float = 0.0
     target_area: float = 0.0
@@ -265,7 +268,7 @@ class ExplainerTraining(BatchConfig):
                 ("--target-area", self.target_area, 0, 1),
             ]
         )
-        check_counts([("warm_start_steps", self.warm_start_steps, 0)])
+        check_counts([("warm_start_steps", self.warm_start_steps, 0), ("window_tokens", self.window_tokens, 0)])
         check_above_zero(
             [
                 ("sharpness", self.sharpness),

@@ -147,13 +147,13 @@ def score_all(
             take("evidence", n, lambda f=found: plain_evidence(model, f))
             take("smoothed_evidence", n, lambda f=found: smoothed(plain_evidence(model, f), f.valid))
             take("random", n, lambda f=found: torch.rand(f.logits.shape, generator=generator))
-        found = Explained(*(value.clone() for value in vars(found).values()))  # captum wants ordinary tensors
+        found = found.changed(torch.Tensor.clone)  # captum wants ordinary tensors
         take("attn_lrp", n, lambda f=found: all_relevance(model, f))
         for name, method in alone.items():
             few = name == "lime_5000"
             some = slow_reads - n_done.get(name, 0) if few else n
             if some > 0:
-                part = Explained(*(value[:some] for value in vars(found).values()))
+                part = found.changed(lambda value, n=some: value[:n])
                 context = torch.enable_grad() if name == "integrated_gradients" else torch.no_grad()
                 with context:
                     take(name, len(part.valid), lambda m=method, p=part: one_by_one(m, p))
@@ -196,7 +196,8 @@ def explained_as(
     asked = plain.clone()
     asked[:, rank] = targets
     logits = explainer.class_logits(model, seen, asked + first_classes(model))
-    return Explained(batch.input_ids, valid, embedded, plain, asked, logits)
+    content = model.content(batch.input_ids)
+    return Explained(model, batch.input_ids, valid, content, embedded, plain, asked, logits, batch.words)
 
 
 def located(
@@ -249,8 +250,8 @@ def measured(model: Explanandum, batches: list[Explained], scores: list[Tensor])
         for r in range(given.shape[1]):
             curves = probability_curves(model, found.embedded[:n], found.input_ids[:n], found.targets[:n], given[:, r])
             by_rank.append(measures(*(curve[:, :, r].double().numpy() for curve in curves)))
-            part = Explained(*(value[:n] for value in vars(found).values()))
-            opened = best_tokens(given[:, r], part.valid, OPEN_SHARE) > 0
+            part = found.changed(lambda value, n=n: value[:n])
+            opened = best_tokens(given[:, r], part.content, OPEN_SHARE) > 0
             each = region_measures(model, part, given[:, r], opened, np.random.default_rng(0))["regions"]
             regions.append({name: values[:, r].double().numpy() for name, values in each.items()})
         for name in by_rank[0]:

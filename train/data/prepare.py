@@ -1,20 +1,21 @@
 """Labelled sequences into one training Parquet: read a source, find the labels, split, count what was left out.
 
-    header, sequence, split, then one column per rank in rank order; footer metadata `wyr` (JSON): how it was made
+    header, sequence, split, then one column per rank in rank order; of texts also second (of a pair) and rationale
+    footer metadata `wyr` (JSON): what the rows are (`input`), and how it was made
 
-Splits: `hash` of the header (never moves), `stratified` by the finest rank (the paper's), or a column of the source.
+Splits: `hash` of the header or of the text (never moves), `stratified` by the finest rank (the paper's), or a column
+of the source.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,28 @@ from wyr_batch._version import __version__
 from wyr_batch.checks.files import exists, shown_path, sync_folder
 from wyr_batch.checks.outputs import FILE, Output, Source, check_outputs
 from wyr_batch.errors import InputError, OutputError
+from wyr_batch.texts.open import PROTEINS, READS, TEXTS
 
 from ..places import writing
 from .lineages import Taxonomy
-from .request import COLUMNS, FIXED_COLUMNS, Columns, SplitRule, check_request, check_training_ranks, checked_files
+from .request import (
+    COLUMNS,
+    FIXED_COLUMNS,
+    RATIONALE,
+    SECOND,
+    TEXT_COLUMNS,
+    Columns,
+    SplitRule,
+    check_request,
+    check_training_ranks,
+    checked_files,
+)
 from .sources import FRAGMENTS, SPLITS, Piece, from_bertax, from_fasta, from_table, is_table, read_taxids
+from .splits import split_of, stratified_splits
 
 RANKS = ("superkingdom", "phylum", "genus")
 _ROW_GROUP = 65_536
+_EMPTY = {READS: "no bases", PROTEINS: "no residues", TEXTS: "no text"}
 _NOT_IN_SEQUENCES = re.compile(r"[^A-Za-z*.\-]")  # as in FASTA
 
 
@@ -61,65 +76,24 @@ class Counts:
         }
 
 
-def split_of(header: str) -> str:
-    """Return the split that the hash rule gives a FASTA header line without its `>`.
-
-    `int(sha1(header)[:8], 16) % 100`: 0-1 test, 2-11 validation, the rest training.
-
-    >>> split_of("GeneID:921702")
-    'test'
-    """
-    bucket = int(hashlib.sha1(header.encode()).hexdigest()[:8], 16) % 100
-    if bucket < 2:
-        return "test"
-    return "validation" if bucket < 12 else "train"
-
-
 def rank_names(table: pa.Table) -> tuple[str, ...]:
     """Return the ranks of a training Parquet, coarsest first."""
-    return tuple(name for name in table.schema.names if name not in FIXED_COLUMNS)
+    return tuple(name for name in table.schema.names if name not in (*FIXED_COLUMNS, *TEXT_COLUMNS))
 
 
-def schema_of(ranks: Sequence[str]) -> pa.Schema:
+def schema_of(ranks: Sequence[str], others: Sequence[str] = ()) -> pa.Schema:
+    """Return the columns of a training Parquet; `others` of `TEXT_COLUMNS`."""
     label = pa.dictionary(pa.int32(), pa.string())
+    types = {SECOND: pa.string(), RATIONALE: pa.list_(pa.list_(pa.int32()))}
     return pa.schema(
         [
             ("header", pa.string()),
             ("sequence", pa.string()),
             ("split", pa.dictionary(pa.int8(), pa.string())),
             *((rank, label) for rank in ranks),
+            *((name, types[name]) for name in others),
         ]
     )
-
-
-def systematic(order: npt.NDArray[np.int64], share: float, start: float) -> npt.NDArray[np.bool_]:
-    """Mark `share` of the places of `order`, evenly spaced: each run in it gets its share to within one.
-
-    >>> systematic(np.arange(10), 0.2, 0.0).nonzero()[0].tolist()
-    [4, 9]
-    """
-    steps = np.floor(np.arange(len(order) + 1) * share + start + 1e-9)
-    marked = np.zeros(len(order), bool)
-    marked[order] = np.diff(steps) > 0
-    return marked
-
-
-def stratified_splits(finest: npt.NDArray[np.int64], rule: SplitRule) -> npt.NDArray[np.int8]:
-    """Return 0 train, 1 validation, 2 test for each sequence, every class in its share.
-
-    Args:
-        finest: int64 [n], class of the finest rank, -1 for null (a class of its own).
-    """
-    rng = np.random.default_rng(rule.seed)
-    shuffled = rng.permutation(len(finest))
-    order = shuffled[np.argsort(finest[shuffled], kind="stable")]
-    test = systematic(order, rule.test_share, rng.random())
-    rest = order[~test[order]]
-    held = np.zeros(len(finest), np.int8)
-    held[test] = 2
-    validation = systematic(np.arange(len(rest)), rule.validation_share / (1 - rule.test_share), rng.random())
-    held[rest[validation]] = 1
-    return held
 
 
 def with_lineages(pieces: Iterable[Piece], taxonomy: Taxonomy, counts: Counts) -> Iterator[Piece]:
@@ -137,12 +111,7 @@ def with_lineages(pieces: Iterable[Piece], taxonomy: Taxonomy, counts: Counts) -
                 counts.merged_taxids += found.merged
                 keep.append(i)
                 labels.append(found.labels)
-        yield Piece(
-            [piece.headers[i] for i in keep],
-            [piece.sequences[i] for i in keep],
-            labels=labels,
-            splits=[piece.splits[i] for i in keep] if piece.splits is not None else None,
-        )
+        yield replace(piece.take(keep), taxids=None, labels=labels)
 
 
 def _letters(sequence: str) -> str | None:
@@ -156,35 +125,39 @@ def _letters(sequence: str) -> str | None:
     return None if _NOT_IN_SEQUENCES.search(sequence) else sequence
 
 
-def complete(pieces: Iterable[Piece], ranks: Sequence[str], incomplete: str, counts: Counts) -> Iterator[Piece]:
+def complete(
+    pieces: Iterable[Piece], ranks: Sequence[str], incomplete: str, counts: Counts, kind: str = READS
+) -> Iterator[Piece]:
     """Yield the sequences to keep.
 
     Args:
         incomplete: what to do with a sequence that lacks a rank: 'drop' it (the paper does) or keep it with a
             'null' label; one that lacks all ranks is always dropped, as is one without bases or with other characters
-            than FASTA has.
+            than FASTA has, and a text without a letter.
+        kind: of the sequences.
     """
     for piece in pieces:
         keep, sequences = [], []
         for i, labels in enumerate(piece.labels or []):
             missing = [rank for rank, label in zip(ranks, labels, strict=True) if label is None]
-            letters = _letters(piece.sequences[i])
+            letters = piece.sequences[i] if kind == TEXTS else _letters(piece.sequences[i])
             if missing and (incomplete == "drop" or len(missing) == len(ranks)):
                 counts.dropped[f"no {missing[0]}"] += 1
             elif letters is None:
                 counts.dropped["characters of no sequence"] += 1
-            elif not letters:
-                counts.dropped["no bases"] += 1
+            elif not (_has_text(piece, i) if kind == TEXTS else letters):
+                counts.dropped[_EMPTY[kind]] += 1
             else:
                 counts.null_labels.update(missing)
                 keep.append(i)
                 sequences.append(letters)
-        yield Piece(
-            [piece.headers[i] for i in keep],
-            sequences,
-            labels=[piece.labels[i] for i in keep] if piece.labels is not None else None,
-            splits=[piece.splits[i] for i in keep] if piece.splits is not None else None,
-        )
+        yield piece.take(keep, sequences)
+
+
+def _has_text(piece: Piece, row: int) -> bool:
+    """Return whether a text, or the second of its pair, has a letter."""
+    second = None if piece.seconds is None else piece.seconds[row]
+    return bool(piece.sequences[row].strip() or (second or "").strip())
 
 
 def check_output(output: Path, sources: Sequence[Source]) -> None:
@@ -217,12 +190,16 @@ def prepare(
     counts: Counts,
     incomplete: str = "drop",
     provenance: dict[str, Any] | None = None,
+    kind: str = READS,
+    others: Sequence[str] = (),
 ) -> Counts:
     """Write the training Parquet; it appears under its name only when whole.
 
     Args:
         pieces: labelled sequences, streamed; may count what they drop themselves in `counts`.
         provenance: written to the footer beside the counts.
+        kind: of the sequences: reads, proteins or text.
+        others: of `TEXT_COLUMNS`, those that the pieces have.
     Returns: counts, complete.
     Raises: InputError where nothing is left, or a split column holds another name; UsageError for ranks whose columns
         collide; OutputError.
@@ -235,14 +212,21 @@ def prepare(
     try:
         with writing(output):
             target.parent.mkdir(parents=True, exist_ok=True)
-            held = _write_unsplit(pieces, ranks, unsplit, rule, counts, incomplete)
+            kept = complete(pieces, ranks, incomplete, counts, kind)
+            held = _write_unsplit(kept, schema_of(ranks, others), unsplit, rule, counts, kind)
             if not counts.kept:
                 raise InputError(
                     shown_path(output), "no sequence to write", "at least one", f"Dropped: {dict(counts.dropped)}."
                 )
             found = np.bincount(held, minlength=3)
             counts.by_split.update({name: int(n) for name, n in zip(SPLITS, found, strict=True)})
-            made = {"version": __version__, "ranks": list(ranks), "split": vars(rule), **(provenance or {})}
+            made = {
+                "version": __version__,
+                "input": kind,
+                "ranks": list(ranks),
+                "split": vars(rule),
+                **(provenance or {}),
+            }
             metadata = {b"wyr": json.dumps(made | {"counts": counts.to_json()}).encode()}
             _write_splits(unsplit, partial, held, metadata)
             with partial.open("rb") as file:
@@ -256,19 +240,19 @@ def prepare(
 
 
 def _write_unsplit(
-    pieces: Iterable[Piece], ranks: Sequence[str], path: Path, rule: SplitRule, counts: Counts, incomplete: str
+    pieces: Iterable[Piece], schema: pa.Schema, path: Path, rule: SplitRule, counts: Counts, kind: str
 ) -> npt.NDArray[np.int8]:
     """Write the sequences to keep without their splits, and return those, int8 [n]."""
     finest: list[str | None] = []
     splits = [np.empty(0, np.int8)]
-    with pq.ParquetWriter(path, schema_of(ranks), compression="zstd") as writer:
-        for piece in complete(pieces, ranks, incomplete, counts):
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for piece in pieces:
             counts.kept += len(piece.headers)
             counts.by_coarsest.update(labels[0] or "null" for labels in piece.labels or [])
             finest.extend(labels[-1] for labels in piece.labels or [])
             if rule.kind != "stratified":
-                splits.append(_given_splits(piece, rule))
-            writer.write_table(_table(piece, ranks))
+                splits.append(_given_splits(piece, rule, kind))
+            writer.write_table(_table(piece, schema))
     if rule.kind != "stratified":
         return np.concatenate(splits)
     codes = pc.fill_null(pa.array(finest, pa.string()).dictionary_encode().indices, -1)
@@ -316,24 +300,32 @@ def prepare_sources(
     return prepare(pieces(), ranks, output, rule, counts, incomplete, made)
 
 
-def _given_splits(piece: Piece, rule: SplitRule) -> npt.NDArray[np.int8]:
-    names = piece.splits if rule.kind == "column" else [split_of(header) for header in piece.headers]
-    strange = next((name for name in names or [] if name not in SPLITS), None)
+def _given_splits(piece: Piece, rule: SplitRule, kind: str) -> npt.NDArray[np.int8]:
+    """Return the part of each sequence: by the column, or by a hash: of a read's header, else of the text itself."""
+    if rule.kind == "column":
+        names = piece.splits or []
+    elif kind != READS:  # the same text twice is in one part
+        seconds = piece.seconds or [None] * len(piece.sequences)
+        names = [split_of("\n".join(filter(None, pair))) for pair in zip(piece.sequences, seconds, strict=True)]
+    else:
+        names = [split_of(header) for header in piece.headers]
+    strange = next((name for name in names if name not in SPLITS), None)
     if strange is not None:
         raise InputError("split column", f"{strange!r}", ", ".join(SPLITS))
-    return np.array([SPLITS.index(name) for name in names or []], np.int8)
+    return np.array([SPLITS.index(name) for name in names], np.int8)
 
 
-def _table(piece: Piece, ranks: Sequence[str]) -> pa.Table:
-    schema = schema_of(ranks)
-    columns = [
-        piece.headers,
-        piece.sequences,
-        [None] * len(piece.headers),
-        *([labels[r] for labels in piece.labels or []] for r in range(len(ranks))),
-    ]
-    arrays = [pa.array(column, type=f.type) for column, f in zip(columns, schema, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=schema)
+def _table(piece: Piece, schema: pa.Schema) -> pa.Table:
+    columns: dict[str, Any] = {
+        "header": piece.headers,
+        "sequence": piece.sequences,
+        "split": [None] * len(piece.headers),
+        SECOND: piece.seconds,
+        RATIONALE: piece.rationales,
+    }
+    ranks = [name for name in schema.names if name not in columns]
+    columns |= {rank: [labels[r] for labels in piece.labels or []] for r, rank in enumerate(ranks)}
+    return pa.Table.from_arrays([pa.array(columns[f.name], type=f.type) for f in schema], schema=schema)
 
 
 def _write_splits(source: Path, target: Path, held: npt.NDArray[np.int8], metadata: dict[bytes, bytes]) -> None:

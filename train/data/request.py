@@ -16,7 +16,8 @@ from wyr_batch.ranks import check_rank_names
 from ..limits import MOST_SEED, check_counts, check_words
 from .sources import FRAGMENTS, is_table
 
-FIXED_COLUMNS = ("header", "sequence", "split")  # of a training Parquet; every other one is a rank
+FIXED_COLUMNS = ("header", "sequence", "split")  # of every training Parquet
+SECOND, RATIONALE = TEXT_COLUMNS = ("second", "rationale")  # of some; every other one is a rank
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def check_training_ranks(ranks: Sequence[str]) -> None:
     for rank in ranks:
         if rank.lower() in FIXED_COLUMNS:
             raise UsageError("--ranks", f"{rank!r}, a column that every training Parquet has", "another name")
+        if rank.lower() in TEXT_COLUMNS:
+            raise UsageError("--ranks", f"{rank!r}, a column that a training Parquet may have", "another name")
 
 
 def checked_files(paths: Sequence[Path]) -> list[Path]:

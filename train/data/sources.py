@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -33,6 +33,7 @@ TABLES = (".parquet", ".csv", ".tsv")
 SPLITS = ("train", "validation", "test")
 _HEADER = "header"  # the column of a table that names its sequences
 _PIECE = 8192
+Value = TypeVar("Value")
 _TAXID = re.compile(r"\d{1,18}", re.ASCII)
 
 
@@ -51,6 +52,8 @@ class Piece:
         taxids: NCBI taxonomy ids, None where unknown; or no list where labels are given.
         labels: labels of the ranks asked for, where the source holds them itself.
         splits: what the source's split column says, if it was asked for.
+        seconds: second texts of pairs, None where there is none; or no list.
+        rationales: spans [start, end) in code points that people marked, None where they did not look; or no list.
     """
 
     headers: list[str]
@@ -58,6 +61,24 @@ class Piece:
     taxids: list[int | None] | None = None
     labels: list[Labels] | None = None
     splits: list[str] | None = None
+    seconds: list[str | None] | None = None
+    rationales: list[list[list[int]] | None] | None = None
+
+    def take(self, rows: Sequence[int], sequences: list[str] | None = None) -> Piece:
+        """Return some of the sequences; `sequences` in place of theirs."""
+
+        def some(values: list[Value] | None) -> list[Value] | None:
+            return None if values is None else [values[row] for row in rows]
+
+        return Piece(
+            [self.headers[row] for row in rows],
+            [self.sequences[row] for row in rows] if sequences is None else sequences,
+            some(self.taxids),
+            some(self.labels),
+            some(self.splits),
+            some(self.seconds),
+            some(self.rationales),
+        )
 
 
 def read_taxids(path: Path) -> dict[str, int]:

@@ -28,6 +28,7 @@ from wyr_batch.errors import UsageError
 from wyr_batch.models.checkpoints import load_explainer, save_explainer
 from wyr_batch.models.explainer import Explainer, check_pair
 from wyr_batch.models.explanandum import Explanandum
+from wyr_batch.models.families.heads import LinearHeads
 from wyr_batch.models.lstm import LstmConfig, LstmExplainer
 from wyr_batch.models.readout import ReadoutConfig, ReadoutExplainer
 
@@ -51,11 +52,12 @@ def evaluate_explainer(loss: ExplainerLoss, trained: TrainedExplainer, reads: La
         batch = evaluation_batch(reads, rows, window_bp)
         measured = {name: float(value) * len(rows) for name, value in loss(trained, vars(batch)).items()}
         found = explain(model, trained.explainer, batch)
-        mask, valid, ids = found.mask(), found.valid, found.input_ids
-        kept = model.top_classes(model.classify(found.embedded, ids, mask))
-        left = model.top_classes(model.classify(found.embedded, ids, model.complement(ids, mask)))
-        measured["mask_mean"] = float((mask.sum(1) / valid.sum(1)).sum())
-        measured["mask_open"] = float((((mask >= 0.5) & valid).sum(1) / valid.sum(1)).sum())
+        mask, counted = found.mask(), found.counted
+        kept = model.top_classes(found.classify(mask))
+        left = model.top_classes(found.classify(model.complement(found.input_ids, mask)))
+        n_counted = counted.sum(1).clamp(min=1)
+        measured["mask_mean"] = float(((mask * counted).sum(1) / n_counted).sum())
+        measured["mask_open"] = float((((mask >= 0.5) & counted).sum(1) / n_counted).sum())
         for r in range(found.plain.shape[1]):
             measured[f"kept_{r}"] = float((kept[:, r] == found.plain[:, r]).sum())
             measured[f"left_{r}"] = float((left[:, r] == found.plain[:, r]).sum())
@@ -79,7 +81,10 @@ def randomise(explanandum: Explanandum, seed: int) -> None:
 
 
 def new_explainer(explanandum: Explanandum, kind: str) -> Explainer:
-    """Return an untrained Explainer of that kind for a classifier."""
+    """Return an untrained Explainer of that kind for a classifier.
+
+    A readout starts from evidence where that is exact, with linear heads on a mean, and learns it elsewhere.
+    """
     n_classes = sum(explanandum.n_classes)
     if kind == "lstm":
         return LstmExplainer(LstmConfig(vocab_size=explanandum.vocab_size, num_classes=n_classes))
@@ -88,7 +93,7 @@ def new_explainer(explanandum: Explanandum, kind: str) -> Explainer:
             hidden_size=explanandum.hidden_size,
             num_ranks=len(explanandum.n_classes),
             num_classes=n_classes,
-            evidence_start=explanandum.pooling == "mean",
+            evidence_start=explanandum.pooling == "mean" and isinstance(explanandum, LinearHeads),
         )
     )
 
@@ -132,6 +137,7 @@ def train_explainer(
             window_bp=config.window_bp,
             full_share=config.full_share,
             null_leaf_weight=config.null_leaf_weight,
+            multi_label=explanandum.multi_label,
             chimera_share=config.chimera_share,
             seed=seed,
         )

@@ -11,7 +11,7 @@ from wyr_batch.models.explainer import PlainPass
 from wyr_batch.models.explanandum import Explanandum
 
 from ..config import ExplainerTraining
-from ..measure.explained import first_classes
+from ..measure.explained import first_classes, own_tokens
 from . import losses as terms
 
 
@@ -50,7 +50,9 @@ class ExplainerLoss:
         if is_chimera.any():
             targets[is_chimera] = self._seen(plain, embedded, inside, targets, is_chimera)
         own, other = self._masks(trained, plain, targets)
-        target = own.amax(dim=1)
+        counted = own_tokens(model, input_ids)
+        joined = model.joined_mask(own, targets)
+        target = model.rank_masks(input_ids, joined.unsqueeze(1)).squeeze(1)
         kept = self._classify(embedded, input_ids, target) * config.sharpness
         hidden = self._classify(embedded, input_ids, model.complement(input_ids, target)) * config.complement_sharpness
         if config.complement == "call":
@@ -58,18 +60,19 @@ class ExplainerLoss:
         else:
             complement = terms.entropy_loss(hidden, model.slices, config.entropy_scale, config.complement_rank_weights)
         if config.target_area:
-            area = terms.target_area_loss(target[~is_chimera], valid[~is_chimera], config.target_area)
+            area = terms.target_area_loss(target[~is_chimera], counted[~is_chimera], config.target_area)
         else:
             a, b = config.area_least, config.area_most
-            area = terms.area_loss(target, other * config.weight_of_others, own, targets >= 0, valid, a, b)
+            area = terms.area_loss(target, other * config.weight_of_others, own, targets >= 0, counted, a, b)
         found = {
             "classification": terms.classification_loss(kept, targets, model.slices, config.rank_weights),
             "entropy": config.lambda_entropy * complement,
             "area": config.lambda_area * area,
-            "variation": config.lambda_variation * terms.variation_loss(target, other * config.weight_of_others, valid),
+            "variation": config.lambda_variation
+            * terms.variation_loss(target, other * config.weight_of_others, counted),
         }
         if config.lambda_outside:
-            outside = terms.outside_loss(own, inside, targets, batch["other_labels"], valid)
+            outside = terms.outside_loss(own, inside, targets, batch["other_labels"], counted)
             found["outside"] = config.lambda_outside * outside
         return found
 

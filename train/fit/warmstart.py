@@ -19,7 +19,7 @@ from wyr_batch.models.explanandum import Explanandum
 
 from ..data.batches import evaluation_batch, evaluation_batches
 from ..data.labelled import LabelledReads
-from ..measure.explained import first_classes
+from ..measure.explained import first_classes, own_tokens
 from ..measure.faithfulness import best_tokens
 from .trained_explainer import TrainedExplainer
 
@@ -43,10 +43,13 @@ class WarmStartLoss:
             plain = PlainPass(input_ids, valid, hidden.float(), logits.float())
             targets = model.top_classes(plain.logits)
             scores = model.evidence(plain.hidden, plain.logits, targets)
-            wanted = torch.stack([best_tokens(scores[:, r], valid, self.share) for r in range(scores.shape[1])], dim=1)
+            content = model.content(input_ids)
+            best = [best_tokens(scores[:, r], content, self.share) for r in range(scores.shape[1])]
+            wanted = torch.stack(best, dim=1)
         found = trained(model, plain, targets + first_classes(model).to(targets.device))
         each = F.binary_cross_entropy_with_logits(found, wanted, reduction="none")
-        return {"evidence": each[valid.unsqueeze(1).expand_as(each)].mean()}
+        counted = own_tokens(model, input_ids).unsqueeze(1).expand_as(each)
+        return {"evidence": each[counted].mean()}
 
     @torch.no_grad()
     def evaluate(self, trained: TrainedExplainer, reads: LabelledReads, window_bp: int) -> dict[str, float]:

@@ -3,7 +3,8 @@
     pieces that the classifier calls rightly and surely by themselves -> joined two by two, in either order
         -> asked for the class of one half -> AUC of its tokens' mask logits against the other half's, mask in and out
 
-An AUC of 0.5 is chance: the mask does not know which half the class is in.
+An AUC of 0.5 is chance: the mask does not know which half the class is in. Pieces of 6-mers are of `PIECE_BP`; of other
+tokens they fill half a window, or are whole. Of a label that is there or not, the half that has it is asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
 
 from ..data.labelled import Int64s, LabelledReads
-from ..data.pieces import Bools, LabelledBatch, Pieces, cut_batch, joined_batch
+from ..data.pieces import Bools, LabelledBatch, Pieces, cut_batch, cut_pieces, joined_batch
 from .explained import first_classes
 
 PIECE_BP = 600
@@ -36,21 +37,23 @@ Scorer = Callable[[LabelledBatch, int, Tensor], Tensor]
 class Chimeras:
     """Chimeras of one rank, each asked for one half and then, as another row, for the other.
 
-    Rows 2i and 2i + 1 are the same read.
+    Rows 2i and 2i + 1 are the same read; with one question only, each row is a read.
     """
 
     rank: int
     asked: Pieces
     other: Pieces
     other_first: Bools
+    questions: int = 2
 
     def __len__(self) -> int:
         return len(self.asked)
 
     def first(self, n: int) -> Chimeras:
         """Return the first n of them."""
-        rows = np.arange(min(2 * n, len(self)))
-        return Chimeras(self.rank, self.asked.take(rows), self.other.take(rows), self.other_first[rows])
+        rows = np.arange(min(self.questions * n, len(self)))
+        asked, other = self.asked.take(rows), self.other.take(rows)
+        return Chimeras(self.rank, asked, other, self.other_first[rows], self.questions)
 
     def batches(self, reads: LabelledReads) -> list[LabelledBatch]:
         """Return them as batches of at most `BATCH_ROWS` rows."""
@@ -65,12 +68,18 @@ def choose_chimeras(
     """Return up to so many chimeras for each rank; fewer where too few pieces are called surely.
 
     Args:
-        piece_bp: of either half; shorter reads are not used.
+        piece_bp: of either half, of 6-mers; shorter reads are not used.
     """
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(np.flatnonzero(reads.lengths >= piece_bp))
-    starts = (rng.random(len(rows)) * (reads.lengths[rows] - piece_bp + 1)).astype(np.int64)
-    pieces = Pieces(rows, starts, np.full(len(rows), piece_bp), rng.random(len(rows)) < 0.5)
+    if reads.coding.is_kmers:
+        rows = rng.permutation(np.flatnonzero(reads.lengths >= piece_bp))
+        starts = (rng.random(len(rows)) * (reads.lengths[rows] - piece_bp + 1)).astype(np.int64)
+        pieces = Pieces(rows, starts, np.full(len(rows), piece_bp), rng.random(len(rows)) < 0.5)
+    else:
+        rows = rng.permutation(len(reads) if reads.second is None else np.flatnonzero(reads.second < 0))
+        half = np.full(len(rows), max(reads.coding.window_tokens // 2, 1))
+        reverse = (rng.random(len(rows)) < 0.5) & reads.coding.has_strands
+        pieces = cut_pieces(reads, rows, half, rng.random(len(rows)), reverse)
     wanted = 2 * n_chimeras
     sure: list[list[int]] = [[] for _ in explanandum.slices]
     for start in range(0, len(rows), BATCH_ROWS):
@@ -80,13 +89,25 @@ def choose_chimeras(
             label = batch.labels[:, rank]
             right = probs[:, classes].gather(1, label.clamp(min=0).unsqueeze(1)).squeeze(1)
             sure[rank] += (start + np.flatnonzero(((label >= 0) & (right > LEAST_PROBABILITY)).numpy())).tolist()
-        if all(len(found) >= 2 * wanted for found in sure):
+        if explanandum.multi_label:  # of few texts a label is true
+            n_present = [int((reads.labels[pieces.rows[found], rank] == 1).sum()) for rank, found in enumerate(sure)]
+            done = all(n_chimeras <= n <= len(found) - n_chimeras for n, found in zip(n_present, sure, strict=True))
+        else:
+            done = all(len(found) >= 2 * wanted for found in sure)
+        if done:
             break
-    return [_pair(reads, pieces, rank, np.array(found), n_chimeras, rng) for rank, found in enumerate(sure)]
+    both = not explanandum.multi_label
+    return [_pair(reads, pieces, rank, np.array(found), n_chimeras, rng, both) for rank, found in enumerate(sure)]
 
 
-def _pair(reads: LabelledReads, pieces: Pieces, rank: int, sure: Int64s, n: int, rng: np.random.Generator) -> Chimeras:
-    """Pair pieces whose label of the rank differs, each used once."""
+def _pair(
+    reads: LabelledReads, pieces: Pieces, rank: int, sure: Int64s, n: int, rng: np.random.Generator, both: bool
+) -> Chimeras:
+    """Pair pieces whose label of the rank differs, each used once.
+
+    Args:
+        both: ask for either piece; else for the one of the higher class alone, which is yes.
+    """
     labels = reads.labels[pieces.rows[sure], rank] if len(sure) else np.empty(0, np.int64)
     waiting: list[int] = []
     pairs: list[tuple[int, int]] = []
@@ -100,6 +121,11 @@ def _pair(reads: LabelledReads, pieces: Pieces, rank: int, sure: Int64s, n: int,
             break
     index = sure[np.array(pairs, np.int64).reshape(-1, 2)] if len(sure) else np.empty((0, 2), np.int64)
     second_first = rng.random(len(index)) < 0.5
+    if not both:
+        is_second = reads.labels[pieces.rows[index], rank].argmax(axis=1)
+        here = np.arange(len(index))
+        chosen, other = index[here, is_second], index[here, 1 - is_second]
+        return Chimeras(rank, pieces.take(chosen), pieces.take(other), second_first, questions=1)
     asked = index.ravel()  # first and second of each pair in turn
     other_first = np.stack([second_first, ~second_first], axis=1).ravel()
     return Chimeras(rank, pieces.take(asked), pieces.take(index[:, ::-1].ravel()), other_first)
@@ -147,21 +173,25 @@ def measure_chimeras(
         columns: dict[str, list[Tensor]] = {"auc": [], "inside": [], "outside": []}
         for batch in group.batches(reads):
             scores = scorer(batch, group.rank, batch.labels[:, group.rank])
-            counted = explanandum.valid(batch.input_ids)
-            counted[:, 0] = False  # <cls> is in neither half
+            counted = explanandum.content(batch.input_ids)  # special tokens are in neither half
             columns["auc"].append(token_auc(scores, batch.inside, counted))
             mask = torch.sigmoid(scores)
             for name, part in (("inside", batch.inside & counted), ("outside", ~batch.inside & counted)):
                 columns[name].append(((mask * part).sum(dim=1) / part.sum(dim=1)).double())
         names = columns if is_mask else ("auc",)
-        measured.append({"n": len(group) // 2, **{name: _interval(columns[name]) for name in names}})
+        measured.append(
+            {"n": len(group) // group.questions, **{name: _interval(columns[name], group.questions) for name in names}}
+        )
     return measured
 
 
-def _interval(values: Sequence[Tensor]) -> dict[str, float]:
-    """Return mean and 95 % interval of rows that come in pairs, one pair for each chimera."""
+def _interval(values: Sequence[Tensor], questions: int) -> dict[str, float]:
+    """Return mean and 95 % interval of rows of which so many together are of one chimera."""
     if not values:
         return dict.fromkeys(("mean", "low", "high"), float("nan"))
-    each: npt.NDArray[np.float64] = torch.cat(list(values)).view(-1, 2).mean(dim=1).numpy()
+    each: npt.NDArray[np.float64] = torch.cat(list(values)).view(-1, questions).mean(dim=1).numpy()
+    each = each[~np.isnan(each)]  # of a half that the window has cut off
+    if not len(each):
+        return _interval([], questions)
     mean, error = float(each.mean()), 1.96 * float(each.std(ddof=1)) / np.sqrt(len(each)) if len(each) > 1 else 0.0
     return {"mean": mean, "low": mean - error, "high": mean + error}

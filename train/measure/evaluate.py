@@ -6,9 +6,10 @@
     some of the reads -> tokens hidden and shown best first                    faithfulness
                       -> mask logits shifted                                   kept accuracy against mean mask
                       -> whole segments hidden and shown                       region_comprehensiveness, _sufficiency
-                      -> the other strand, the bases shuffled                  reverse_complement, shuffled
+                      -> the other strand, bases or words shuffled             reverse_complement, shuffled
                       -> another Explainer's masks                             sanity check
     halves of two classes joined -> asked for either -> masks                  chimeras
+    spans that people marked                                                   rationales
 
 Each read is its first window. The result is a dict of plain numbers; `tables` and `figures` draw from it.
 """
@@ -26,18 +27,19 @@ from torch import Tensor
 from wyr_batch.models.explainer import Explainer, check_pair
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.ranks import Rank
-from wyr_batch.tokens.kmers import vocabulary
 
 from ..config import EvaluationConfig
 from ..data.batches import evaluation_batch, evaluation_batches
 from ..data.labelled import LabelledReads
+from .blank import BLANK_READS, blank_divergence
 from .chimeras import choose_chimeras, mask_scorer, measure_chimeras
 from .chunks import classify_chunks
 from .controls import measure_controls
 from .explained import Explained, explain
 from .faithfulness import Faithfulness, class_probabilities, permuted, probability_curves
-from .maskstats import MaskStatistics
+from .maskstats import MaskStatistics, compact
 from .metrics import balanced_accuracy
+from .rationales import RationaleAgreement
 from .regions import region_measures
 
 PLAIN, MASKS, INVERTED, ROUNDED, INVERTED_ROUNDED = MASKINGS = (
@@ -50,41 +52,18 @@ PLAIN, MASKS, INVERTED, ROUNDED, INVERTED_ROUNDED = MASKINGS = (
 CHUNKS = ("average_not_relevant_chunk", "average_relevant_chunk")
 ROWS = (*MASKINGS, *reversed(CHUNKS))
 SHIFTS = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
-BLANK_LIMIT = 0.1
 
 
-def maskings(mask: Tensor, valid: Tensor) -> dict[str, Tensor]:
+def maskings(found: Explained, mask: Tensor) -> dict[str, Tensor]:
     """Return the masks of Table 1's rows 2 to 5, float [B, T]."""
     rounded = (mask >= 0.5).to(mask.dtype)
+    model, ids = found.model, found.input_ids
     return {
         MASKS: mask,
-        INVERTED: (1 - mask) * valid,
+        INVERTED: model.complement(ids, mask),
         ROUNDED: rounded,
-        INVERTED_ROUNDED: (1 - rounded) * valid,
+        INVERTED_ROUNDED: model.complement(ids, rounded),
     }
-
-
-def blank_divergence(explanandum: Explanandum, input_ids: Tensor) -> Tensor:
-    """Return how far the answer to wholly masked reads is from uniform, worst read, float32 [R].
-
-    As 1 - entropy / log(classes): 0 is uniform, 1 decided. The paper asks for "approximately uniform" (Methods).
-    """
-    logits = explanandum(input_ids, torch.zeros(input_ids.shape))
-    worst = []
-    for classes in explanandum.slices:
-        log_probs = torch.log_softmax(logits[:, classes].float(), dim=-1)
-        entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
-        most = torch.log(torch.tensor(float(log_probs.shape[1])))
-        worst.append((1 - entropy / most).amax() if log_probs.shape[1] > 1 else torch.zeros(()))
-    return torch.stack(worst).clamp(min=0)
-
-
-def blank_warning(rank: str, divergence: float) -> str:
-    """Return what to say of a classifier that makes up its mind about a blank read."""
-    return (
-        f"explanandum, {rank}: got a divergence from uniform of {divergence:.2f} for a wholly masked read, expected at "
-        f"most {BLANK_LIMIT}. A mask cannot hide what the classifier says anyway; look at the biases of its heads."
-    )
 
 
 @torch.inference_mode()
@@ -102,8 +81,8 @@ def evaluate(
         reads: labelled reads; a null label is left out of its rank.
         randomised: an Explainer trained for the same classifier with randomised weights, for the sanity check.
     Returns: `balanced_accuracy` {rank: {row of Table 1: value}}, `same_call` (share of the reads whose call equals the
-        plain one), the masks' statistics over tokens (`<cls>` not counted), `blank`, `chimeras`, `faithfulness`,
-        `tradeoff`, `reverse_complement`, `shuffled`, `sanity`, and `figure_data`.
+        plain one), the masks' statistics over tokens (special ones not counted), `blank`, `rationales`, `chimeras`,
+        `faithfulness`, `tradeoff`, `reverse_complement`, `shuffled`, `sanity`, and `figure_data`.
     """
     check_pair(explanandum, explainer)
     if randomised is not None:
@@ -112,22 +91,28 @@ def evaluate(
     calls = {row: np.full((len(reads), len(ranks)), -1, np.int64) for row in ROWS}
     n_chunks = np.zeros((len(reads), 2), np.int64)
     statistics = MaskStatistics()
+    rationales = RationaleAgreement(reads.rationales, config.seed) if reads.rationales else None
     for rows in evaluation_batches(reads, config.window_bp):
         batch = evaluation_batch(reads, rows, config.window_bp)
         found = explain(explanandum, explainer, batch, config.explained)
         mask = found.mask()
         calls[PLAIN][rows] = found.plain
-        for name, given in maskings(mask, found.valid).items():
-            calls[name][rows] = explanandum.top_classes(explanandum.classify(found.embedded, found.input_ids, given))
-        probs, counts = classify_chunks(explanandum, batch.input_ids, mask, found.valid)
+        for name, given in maskings(found, mask).items():
+            calls[name][rows] = explanandum.top_classes(found.classify(given))
+        opened = found.opened(mask)
+        probs, counts = classify_chunks(
+            explanandum, batch.input_ids, opened.float(), found.valid, reads.coding.vocabulary
+        )
         for kind, name in enumerate(CHUNKS):
             top = torch.stack([probs[:, kind, s].argmax(dim=-1) for s in explanandum.slices], dim=1)
             calls[name][rows] = torch.where(counts[:, kind : kind + 1] > 0, top, -1)
         n_chunks[rows] = counts
-        statistics.add(mask[:, 1:].double().numpy(), found.valid[:, 1:].numpy())
-    measured: dict[str, Any] = {}
+        statistics.add(*compact(mask, found.content, opened))
+        if rationales is not None:
+            rationales.add(rows, batch, found, mask)
+    measured: dict[str, Any] = {} if rationales is None else {"rationales": rationales.summary()}
     curves: dict[str, Any] = {}
-    if config.chimeras:
+    if config.chimeras and not reads.has_pairs:
         chimeras = choose_chimeras(explanandum, reads, config.chimeras, seed=config.seed)
         located = measure_chimeras(explanandum, reads, chimeras, mask_scorer(explanandum, explainer))
         measured["chimeras"] = dict(zip(names, located, strict=True))
@@ -136,10 +121,14 @@ def evaluate(
         closer, curves = _closer_look(explanandum, explainer, names, sample, config, randomised)
         controls = measure_controls(explanandum, explainer, names, sample, config.window_bp, config.seed)
         measured = {**measured, **closer, **controls}
-    blank = blank_divergence(explanandum, evaluation_batch(reads, np.arange(1), config.window_bp).input_ids)
+    some = np.arange(min(BLANK_READS, len(reads)))
+    blank = blank_divergence(explanandum, evaluation_batch(reads, some, config.window_bp).input_ids)
+    coding = reads.coding
+    window = {"window_bp": config.window_bp} if coding.is_kmers else {"window_tokens": coding.window_tokens}
     return {
         "n_reads": len(reads),
-        "window_bp": config.window_bp,
+        "input": coding.kind,
+        **window,
         "explained": config.explained,
         "n_labelled": {rank.name: int((reads.labels[:, r] >= 0).sum()) for r, rank in enumerate(ranks)},
         "balanced_accuracy": {
@@ -189,20 +178,20 @@ def _closer_look(
         batch = evaluation_batch(reads, rows, config.window_bp)
         found = explain(explanandum, explainer, batch, config.explained)
         mask = found.mask()
-        chance = permuted(mask, found.valid, generator)
+        chance = permuted(mask, found.content, generator)
         for name, scores in (("explainer", mask), ("random", chance)):
             curves = probability_curves(explanandum, found.embedded, found.input_ids, found.targets, scores)
             faithful.add(name, *curves)
-            _add_soft(faithful, name, explanandum, found, scores, curves[0][0])
-        regions = region_measures(explanandum, found, mask, mask >= 0.5, placed)
+            _add_soft(faithful, name, found, scores, curves[0][0])
+        regions = region_measures(explanandum, found, mask, found.opened(mask), placed)
         for name, by_measure in zip(("explainer", "random"), regions.values(), strict=True):
             for measure, values in by_measure.items():
                 faithful.add_values(name, measure, values)
         for shift, parts in shifted.items():
-            parts.append((rows, *_shifted(explanandum, found, found.mask(shift))))
+            parts.append((rows, *_shifted(found, found.mask(shift))))
         if randomised is not None:
             other = explain(explanandum, randomised, batch, config.explained).mask()
-            agreement.append(_agreement(mask, other, found.valid))
+            agreement.append(_agreement(mask, other, found.content))
     measured: dict[str, Any] = {
         "faithfulness": {"n_reads": len(reads), **faithful.summary()},
         "tradeoff": [_tradeoff_point(shift, parts, reads, names) for shift, parts in shifted.items()],
@@ -218,21 +207,20 @@ def _closer_look(
     return measured, {"curves": faithful.curves()}
 
 
-def _add_soft(
-    faithful: Faithfulness, name: str, explanandum: Explanandum, found: Explained, mask: Tensor, plain: Tensor
-) -> None:
+def _add_soft(faithful: Faithfulness, name: str, found: Explained, mask: Tensor, plain: Tensor) -> None:
     """Add what the explained classes lose under the soft mask and under its complement, plain being [B, R]."""
-    for measure, given in (("loss_under_mask", mask), ("loss_under_complement", (1 - mask) * found.valid)):
-        logits = explanandum.classify(found.embedded, found.input_ids, given)
-        faithful.add_values(name, measure, plain - class_probabilities(explanandum, logits, found.targets))
+    left = found.model.complement(found.input_ids, mask)
+    for measure, given in (("loss_under_mask", mask), ("loss_under_complement", left)):
+        probabilities = class_probabilities(found.model, found.classify(given), found.targets)
+        faithful.add_values(name, measure, plain - probabilities)
 
 
-def _shifted(explanandum: Explanandum, found: Explained, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _shifted(found: Explained, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the calls under a mask and its complement, int64 [B, R] each, and the mask's mean, [B]."""
-    ids, tokens = found.input_ids, found.valid[:, 1:]
-    mean = (mask[:, 1:] * tokens).sum(dim=1) / tokens.sum(dim=1).clamp(min=1)
-    kept = explanandum.top_classes(explanandum.classify(found.embedded, ids, mask))
-    left = explanandum.top_classes(explanandum.classify(found.embedded, ids, explanandum.complement(ids, mask)))
+    model, tokens = found.model, found.content
+    mean = (mask * tokens).sum(dim=1) / tokens.sum(dim=1).clamp(min=1)
+    kept = model.top_classes(found.classify(mask))
+    left = model.top_classes(found.classify(model.complement(found.input_ids, mask)))
     return kept, left, mean
 
 
@@ -252,10 +240,10 @@ def _tradeoff_point(shift: float, parts: list[Any], reads: LabelledReads, names:
     }
 
 
-def _agreement(mask: Tensor, other: Tensor, valid: Tensor) -> npt.NDArray[np.float64]:
+def _agreement(mask: Tensor, other: Tensor, content: Tensor) -> npt.NDArray[np.float64]:
     """Return per read: Pearson correlation of two masks, share of tokens that round alike, mean difference; [B, 3]."""
     out = []
-    for a, b, tokens in zip(mask[:, 1:].double(), other[:, 1:].double(), valid[:, 1:], strict=True):
+    for a, b, tokens in zip(mask.double(), other.double(), content, strict=True):
         x, y = a[tokens], b[tokens]
         centred = x - x.mean(), y - y.mean()
         norm = centred[0].norm() * centred[1].norm()
@@ -274,22 +262,23 @@ def _examples(
 ) -> list[dict[str, Any]]:
     """Return the first reads called right at the finest rank (figure 5), as tokens and mask values."""
     right = np.flatnonzero((reads.labels[:, -1] >= 0) & (calls[PLAIN][:, -1] == reads.labels[:, -1]))
-    long = right[np.argsort(-np.minimum(reads.lengths[right], config.window_bp), kind="stable")]
+    lengths = np.minimum(reads.lengths, config.window_bp) if reads.n_tokens is None else reads.n_tokens
+    long = right[np.argsort(-lengths[right], kind="stable")]
     rows = np.sort(long[: config.examples])
     if not len(rows):
         return []
     batch = evaluation_batch(reads, rows, config.window_bp)
     found = explain(explanandum, explainer, batch, config.explained)
-    words = vocabulary()
     examples = []
-    for row, ids, mask, valid in zip(rows, batch.input_ids, found.mask(), found.valid, strict=True):
-        n = int(valid.sum())
+    for i, (row, mask, content) in enumerate(zip(rows, found.mask(), found.content, strict=True)):
+        text = reads.text(int(row)).decode("utf-8", "replace")
+        spans = zip(batch.starts[i][content].tolist(), batch.ends[i][content].tolist(), strict=True)
         examples.append(
             {
                 "header": reads.headers[row] if reads.headers else "",
                 "called": {rank.name: rank.labels[calls[PLAIN][row, r]] for r, rank in enumerate(ranks)},
-                "tokens": [words[i] for i in ids[1:n].tolist()],
-                "mask": mask[1:n].double().numpy().round(3).tolist(),
+                "tokens": [text[start:end] for start, end in spans],
+                "mask": mask[content].double().numpy().round(3).tolist(),
             }
         )
     return examples

@@ -1,6 +1,7 @@
 """Is the marked part what the call rests on? Measures of an explanation that need no ground truth.
 
-Tokens are taken in the order of their scores, and hidden or shown by a mask of zeros and ones (`<cls>` always stays):
+Tokens are taken in the order of their scores, and hidden or shown by a mask of zeros and ones (special tokens, `<cls>`
+among them, always stay):
 
     comprehensiveness   how much the explained class loses when the best-scored tokens are hidden (high is good)
     sufficiency         how much it loses when only they are left (low is good); both the mean over 1, 5, 10, 20, 50 %
@@ -29,13 +30,14 @@ SHARES = tuple(sorted({*ERASER_SHARES, *CURVE_SHARES}))
 Floats = npt.NDArray[np.float64]
 
 
-def best_tokens(scores: Tensor, valid: Tensor, share: float) -> Tensor:
-    """Return float32 [B, T], 1 at the best-scored `share` of each read's tokens (`<cls>` not among them).
+def best_tokens(scores: Tensor, tokens: Tensor, share: float) -> Tensor:
+    """Return float32 [B, T], 1 at the best-scored `share` of each read's tokens.
 
     At least one token where share > 0; of equal scores the earlier token first.
+
+    Args:
+        tokens: bool [B, T], those that stand for a piece of the input (`Explanandum.content`).
     """
-    tokens = valid.clone()
-    tokens[:, 0] = False
     order = scores.masked_fill(~tokens, -torch.inf).argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     n_best = torch.ceil(share * tokens.sum(dim=1, keepdim=True) - 1e-6)
@@ -56,15 +58,14 @@ def probability_curves(
         embedded: float32 [B, T, D]; input_ids: int [B, T]; targets: int64 [B, R]; scores: float [B, T].
     Returns: deletion and insertion, float32 [S, B, R] each, S the places of `SHARES`.
     """
-    valid = explanandum.valid(input_ids)
+    tokens = explanandum.content(input_ids)
+    special = (explanandum.valid(input_ids) & ~tokens).float()
     hidden: list[Tensor] = []
     shown: list[Tensor] = []
     for share in SHARES:
-        best = best_tokens(scores, valid, share)
-        cls = torch.zeros_like(best)
-        cls[:, 0] = 1.0
-        rest = valid.float() - best - cls
-        for curve, kept in ((hidden, rest + cls), (shown, best + cls)):
+        best = best_tokens(scores, tokens, share)
+        rest = tokens.float() - best
+        for curve, kept in ((hidden, rest + special), (shown, best + special)):
             logits = explanandum.classify(embedded, input_ids, kept)
             curve.append(class_probabilities(explanandum, logits, targets))
     return torch.stack(hidden), torch.stack(shown)
@@ -88,12 +89,17 @@ def measures(hidden: Floats, shown: Floats) -> dict[str, Floats]:
     }
 
 
-def permuted(masks: Tensor, valid: Tensor, generator: torch.Generator) -> Tensor:
-    """Return each read's mask values in random order: a random mask of the same area; `<cls>` keeps its own."""
+def permuted(masks: Tensor, tokens: Tensor, generator: torch.Generator) -> Tensor:
+    """Return each read's mask values in random order: a random mask of the same area.
+
+    Args:
+        tokens: bool [B, T], those whose values change places; all others, as special tokens, keep theirs.
+    """
     noise = torch.rand(masks.shape, generator=generator)
-    noise[:, 0] = -1.0  # first
-    noise = noise.masked_fill(~valid, 2.0)  # last
-    return masks.gather(1, noise.argsort(dim=1))
+    # The tokens in random order, each then put where the next token in reading order is.
+    order = noise.masked_fill(~tokens, 2.0).argsort(dim=1, stable=True)
+    places = (~tokens).to(torch.int8).argsort(dim=1, stable=True)
+    return masks.clone().scatter(1, places, masks.gather(1, order))
 
 
 class Faithfulness:

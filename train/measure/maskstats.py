@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 N_BINS = 50
 Floats = npt.NDArray[np.float64]
@@ -29,16 +31,35 @@ def gini(masks: Floats, valid: npt.NDArray[np.bool_]) -> Floats:
     return np.where(total > 0, value, 0.0)
 
 
-def segment_lengths(masks: Floats, valid: npt.NDArray[np.bool_]) -> tuple[Counts, Counts]:
-    """Return the number of segments of each row, int64 [B], and the length of every segment in tokens."""
-    opened = np.pad(((masks >= 0.5) & valid).astype(np.int8), ((0, 0), (1, 1)))
-    edges = np.diff(opened, axis=1)
+def segment_lengths(
+    masks: Floats, valid: npt.NDArray[np.bool_], opened: npt.NDArray[np.bool_] | None = None
+) -> tuple[Counts, Counts]:
+    """Return the number of segments of each row, int64 [B], and the length of every segment in tokens.
+
+    Args:
+        opened: bool [B, T], the tokens in segments; None: those whose mask is 0.5 or more.
+    """
+    inside = (masks >= 0.5 if opened is None else opened) & valid
+    edges = np.diff(np.pad(inside.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     starts, ends = np.nonzero(edges == 1), np.nonzero(edges == -1)
     return np.bincount(starts[0], minlength=len(masks)), ends[1] - starts[1]
 
 
+def compact(
+    mask: Tensor, content: Tensor, opened: Tensor
+) -> tuple[Floats, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return mask, tokens and those in segments, [B, N] each, with what is no content left out of every row.
+
+    Args:
+        mask: float [B, T]; content, opened: bool [B, T].
+    """
+    order = (~content).to(torch.int8).argsort(dim=1, stable=True)[:, : int(content.sum(dim=1).max())]
+    kept = content.gather(1, order)
+    return mask.gather(1, order).double().numpy(), kept.numpy(), opened.gather(1, order).numpy()
+
+
 class MaskStatistics:
-    """Sums over batches of masks, `<cls>` not counted."""
+    """Sums over batches of masks, special tokens not counted."""
 
     def __init__(self) -> None:
         self._histogram = np.zeros(N_BINS, np.int64)
@@ -49,13 +70,13 @@ class MaskStatistics:
         self._ginis: list[Floats] = []
         self._means: list[Floats] = []
 
-    def add(self, masks: Floats, valid: npt.NDArray[np.bool_]) -> None:
-        """Add masks float [B, T] of tokens bool [B, T], `<cls>` already cut off."""
+    def add(self, masks: Floats, valid: npt.NDArray[np.bool_], opened: npt.NDArray[np.bool_] | None = None) -> None:
+        """Add masks float [B, T] of tokens bool [B, T], special ones already cut off; `opened` as `segment_lengths`."""
         values = masks[valid]
         self._histogram += np.histogram(values, N_BINS, (0.0, 1.0))[0]
         self._n_open += int((values >= 0.5).sum())
         self._add_positions(masks, valid)
-        counts, lengths = segment_lengths(masks, valid)
+        counts, lengths = segment_lengths(masks, valid, opened)
         self._segments.append(counts)
         self._lengths.append(lengths)
         self._ginis.append(gini(masks, valid))

@@ -7,8 +7,8 @@ left. `random` does the same with segments of the same lengths at random places 
     region_comprehensiveness   what the class loses when they are hidden (high is good)
     region_sufficiency         what it loses when only they are left (low is good)
 
-Single tokens hidden here and there (`faithfulness`) hurt a classifier that reads 6-mers in context whatever they are;
-a region is what a person would cut out of the read.
+Single tokens hidden here and there (`faithfulness`) hurt a classifier that reads tokens in context whatever they are; a
+region is what a person would cut out.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def region_measures(
         scores: float [B, T]; opened: bool [B, T], the tokens that are in segments.
         rng: places the random segments.
     """
-    tokens = found.valid.clone()
-    tokens[:, 0] = False
+    tokens = found.content
+    special = (found.valid & ~tokens).float()
     opened = opened & tokens
     plain = class_probabilities(explanandum, explanandum.classify(found.embedded, found.input_ids), found.targets)
     plain = plain.masked_fill(~opened.any(dim=1, keepdim=True), torch.nan)
@@ -46,8 +46,7 @@ def region_measures(
         for name, regions in taken.items():
             kept = torch.from_numpy(regions).float()
             for measure, mask in (("comprehensiveness", tokens.float() - kept), ("sufficiency", kept)):
-                mask[:, 0] = 1.0  # <cls> stays
-                logits = explanandum.classify(found.embedded, found.input_ids, mask * found.valid)
+                logits = found.classify(mask + special)
                 left = class_probabilities(explanandum, logits, found.targets)
                 totals[name][measure] = totals[name][measure] + (plain - left) / len(SHARES)
     return {name: {f"region_{m}": value for m, value in by.items()} for name, by in totals.items()}
@@ -65,12 +64,12 @@ def _taken(
             continue
         means = np.array([score[start:end].mean() for start, end in zip(starts, ends, strict=True)])
         best = np.argsort(-means, kind="stable")
-        n_tokens = int(is_token.sum())
+        places = np.flatnonzero(is_token)
         for share, found in zip(SHARES, taken, strict=True):
             some = best[: max(1, round(share * len(best)))]
             for start, end in zip(starts[some], ends[some], strict=True):
                 found["regions"][row, start:end] = True
-            found["random"][row, 1 : n_tokens + 1] = random_segments(ends[some] - starts[some], n_tokens, rng)
+            found["random"][row, places] = random_segments(ends[some] - starts[some], len(places), rng)
     return taken
 
 

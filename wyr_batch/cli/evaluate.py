@@ -15,7 +15,7 @@ from wyr_batch.checks.outputs import Source
 from wyr_batch.cli.log import set_up
 from wyr_batch.cli.params import GroupedCommand, NamedPath
 from wyr_batch.cli.streams import print_result
-from wyr_batch.cli.train.common import train_module
+from wyr_batch.cli.train.common import coded, coding_of, given, train_module
 from wyr_batch.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -57,12 +57,19 @@ GROUPS = {
     default=1.0,
     help="Share of the sequences without a label at the finest rank to use, from 0 to 1.",
 )
-@click.option("--max-reads", type=int, help="Number of reads to measure on, drawn at random. [default: all]")
-@click.option("--window", "window_bp", default=1500, metavar="BP", help="Use at most this many bases of each read.")
+@click.option("--max-reads", type=int, help="Number of reads or texts to measure on, drawn at random. [default: all]")
+@click.option(
+    "--window",
+    "window_bp",
+    default=1500,
+    metavar="BP",
+    help="Use at most this much of each read or text: bases of 6-mers, else tokens, of which all that the classifier "
+    "takes is the default.",
+)
 @click.option(
     "--faithfulness-reads",
     default=500,
-    help="Number of reads whose tokens are hidden and shown step by step; 0 skips this.",
+    help="Number of reads or texts whose tokens are hidden and shown step by step; 0 skips this.",
 )
 @click.option(
     "--chimeras",
@@ -96,8 +103,8 @@ def command(
 ) -> None:
     """Measure how well masked reads keep the call and inverted masks lose it: the paper's Table 1 and figures.
 
-    DATA is what `wyr-batch train prepare` wrote. JSON goes to stdout; with -o the folder gets evaluation.json,
-    evaluation.md and figures/.
+    DATA is what `wyr-batch train prepare` wrote of reads, texts or proteins. JSON goes to stdout; with -o the folder
+    gets evaluation.json, evaluation.md and figures/.
 
     \b
     wyr-batch evaluate --explanandum explanandum --explainer explainer markers.parquet -o evaluation
@@ -122,7 +129,7 @@ def command(
         if randomised_explainer:
             sources.append(Source("--randomised-explainer", randomised_explainer))
         train_module("places").check_evaluation_folder(output, sources)
-        train_module("measure.figures").check_matplotlib()
+        train_module("measure.pages.figures").check_matplotlib()
     module, labelled = (train_module(name) for name in ("measure.evaluate", "data.labelled"))
     from wyr_batch.models.checkpoints import load_explainer, load_explanandum
     from wyr_batch.models.explainer import check_pair
@@ -133,19 +140,22 @@ def command(
     randomised = load_explainer(randomised_explainer) if randomised_explainer else None
     if randomised is not None:
         check_pair(explanandum, randomised, f"--randomised-explainer {randomised_explainer}")
+    coding = coding_of(explanandum, window_bp if given("window_bp") else None)
     table = labelled.read_table(data)
+    labelled.check_input(table, coding.kind, data)
     reads = labelled.load_reads(table, ranks, split, config.null_share, headers=True, source=data)
     if config.max_reads is not None:
         reads = reads.sample(config.max_reads, config.seed)
-    logger.info("%s: %s reads of the %s part", data, f"{len(reads):,}", split)
+    reads = coded(reads, coding, data)
+    what = {"reads": "reads", "text": "texts"}.get(coding.kind, coding.kind)
+    logger.info("%s: %s %s of the %s part", data, f"{len(reads):,}", what, split)
     result = {
         "split": split,
         "null_share": config.null_share,
         **module.evaluate(explanandum, explainer, ranks, reads, config, randomised),
     }
-    for rank, divergence in result["blank"].items():
-        if divergence > module.BLANK_LIMIT:
-            logger.warning("%s", module.blank_warning(rank, divergence))
+    for warning in train_module("measure.blank").blank_warnings(result["blank"], reads):
+        logger.warning("%s", warning)
     print_result(json_text({name: value for name, value in result.items() if name != "figure_data"}, indent=2))
     if output:
         write(result, output)
@@ -169,6 +179,6 @@ def write(result: dict[str, Any], folder: Path) -> None:
     with train_module("places").writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "evaluation.json", json_text(result, indent=1) + "\n")
-    write_whole(folder / "evaluation.md", train_module("measure.tables").markdown(result))
-    figures = train_module("measure.figures").draw(result, folder / "figures")
+    write_whole(folder / "evaluation.md", train_module("measure.pages.tables").markdown(result))
+    figures = train_module("measure.pages.figures").draw(result, folder / "figures")
     logger.info("%s: evaluation.json, evaluation.md and %d figures", folder, len(figures))

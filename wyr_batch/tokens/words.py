@@ -49,7 +49,7 @@ def word_numbers(points: Points, starts: Int64s, ends: Int64s, offsets: Int64s) 
     begins = np.ones(len(starts), bool)
     begins[1:] = starts[1:] != ends[:-1]
     if len(points):
-        joins = of_letters(points, _is_joining)
+        joins = of_letters(points, is_joining)
         last = np.maximum(ends[:-1] - 1, 0)
         first = np.minimum(starts[1:], len(points) - 1)
         begins[1:] |= ~(joins[last] & joins[first])
@@ -62,7 +62,8 @@ def word_numbers(points: Points, starts: Int64s, ends: Int64s, offsets: Int64s) 
 
 
 @cache
-def _is_joining(point: int) -> bool:
+def is_joining(point: int) -> bool:
+    """Return whether a character can be inside a word."""
     if any(first <= point <= last for first, last in _OWN_WORDS):
         return False
     return unicodedata.category(chr(point))[0] in "LMN"

@@ -9,7 +9,7 @@ from wyr_batch.cli.train import explainer, explanandum, prepare
 
 @click.group("train")
 def command() -> None:
-    """Prepare labelled reads, train Explanandum and Explainer.
+    """Prepare labelled reads, texts or proteins, train Explanandum and Explainer.
 
     \b
     wyr-batch train prepare -o markers.parquet

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from wyr_batch.errors import MissingExtraError
+from wyr_batch.cli.streams import print_error
+from wyr_batch.errors import MissingExtraError, UsageError
 
 
 def train_module(name: str) -> ModuleType:
@@ -29,3 +32,28 @@ def given(*names: str) -> list[str]:
         for param in context.command.params
         if param.name in names and context.get_parameter_source(param.name) is not ParameterSource.DEFAULT
     ]
+
+
+def coding_of(model: Any, window: int | None, flag: str = "--window") -> Any:
+    """Return how sequences become tokens for a classifier, and how many a row has at most.
+
+    Args:
+        window: tokens that were asked for, None for as many as the classifier takes; of no account for 6-mers.
+        flag: where it was asked for.
+    """
+    coding = train_module("data.coding")
+    try:
+        return coding.coding_of(model, window or 0)
+    except UsageError as error:
+        raise UsageError(flag, error.got, error.expected, error.advice) from None
+
+
+def coded(reads: Any, coding: Any, data: Path) -> Any:
+    """Return labelled sequences with their tokens counted, and say how many were left out for those."""
+    found = reads.coded(coding, data)
+    if n := len(reads) - len(found):
+        most = coding.window_tokens
+        print_error(
+            f"{data}: {n:,} of {len(reads):,} left out: without a token, or a pair of more than {most:,} tokens"
+        )
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import click
 from wyr_batch.checks.outputs import Source
 from wyr_batch.cli.params import NamedPath
 from wyr_batch.cli.streams import print_error
-from wyr_batch.cli.train.common import train_module
+from wyr_batch.cli.train.common import coded, coding_of, train_module
 from wyr_batch.cli.train.settings import Settings, TrainingCommand, setting, training_options
 from wyr_batch.errors import UsageError
 
@@ -46,17 +46,20 @@ GROUPS = {
     type=NamedPath(),
     help="Folder of the classifier to explain.",
 )
-@training_options(*KINDS)
+@training_options(
+    *KINDS,
+    "Longest piece to train on: bases of 6-mers, else tokens, of which all that the classifier takes is the default.",
+)
 @setting(configs.ExplainerTraining, "lambda_area", "Weight of the area term; more of it gives smaller masks.")
 @setting(
     configs.ExplainerTraining,
     "target_area",
-    "Mean mask to hold, such as 0.5 for half of the read; 0 leaves it to --lambda-area.",
+    "Mean mask to hold, such as 0.5 for half of the read or text; 0 leaves it to --lambda-area.",
 )
 @setting(
     configs.ExplainerTraining,
     "chimera_share",
-    "Share of the reads that are joined of two reads of different classes and asked for one of them.",
+    "Share of the reads or texts that are joined of two of different classes and asked for one of them.",
 )
 @setting(
     configs.ExplainerTraining,
@@ -81,9 +84,9 @@ def command(
     randomise: int | None,
     **options: Any,
 ) -> None:
-    """Train an Explainer against a frozen Explanandum.
+    """Train an Explainer against a frozen Explanandum, a classifier of reads, texts or proteins.
 
-    DATA is a file that `wyr-batch train prepare` wrote.
+    DATA is a file that `wyr-batch train prepare` wrote; its labels go by the names of the classifier's.
 
     \b
     wyr-batch train explainer markers.parquet --explanandum explanandum -o explainer --config settings.toml
@@ -111,10 +114,13 @@ def command(
     loops.set_threads(loop.threads)
     model, ranks = load_explanandum(explanandum_dir)
     training.check_ranks(len(ranks))
+    coding, training = with_window(model, training, settings)
     table = labelled.read_table(data)
+    labelled.check_input(table, coding.kind, data)
     train, validation = (
         labelled.load_reads(table, ranks, part, reads.null_share, source=data) for part in ("train", "validation")
     )
+    train, validation = coded(train, coding, data), coded(validation.sample(reads.validation_reads), coding, data)
     warn_of_blank(model, ranks, train)
     if randomise is not None:
         module.randomise(model, randomise)
@@ -122,7 +128,7 @@ def command(
         module.train_explainer(
             model,
             train,
-            validation.sample(reads.validation_reads),
+            validation,
             output,
             training,
             loop,
@@ -133,15 +139,34 @@ def command(
     print_error(f"{output}: explainer trained")
 
 
+def with_window(model: Any, training: Any, settings: Settings) -> tuple[Any, Any]:
+    """Return how sequences become tokens for a classifier, and the settings with the window that this gives.
+
+    Raises: UsageError for a window of bases where it is of tokens, or of tokens where it is of bases.
+    """
+    in_bp, in_tokens = settings.given("window_bp"), settings.given("window_tokens")
+    tokens = training.window_tokens if in_tokens else None
+    if in_bp and in_bp[0].startswith("--"):
+        tokens = training.window_bp
+    coding = coding_of(model, tokens, (in_bp or in_tokens or ["--window"])[0])
+    if coding.is_kmers:
+        if in_tokens:
+            raise UsageError(in_tokens[0], "it for a classifier of 6-mers", "window_bp")
+        return coding, training
+    if in_bp and not in_bp[0].startswith("--"):
+        raise UsageError(in_bp[0], "it for a classifier whose tokens are no 6-mers", "window_tokens")
+    return coding, replace(training, window_tokens=coding.window_tokens)
+
+
 def warn_of_blank(model: Any, ranks: Any, reads: Any) -> None:
     """Say where the classifier makes up its mind about a wholly masked read (the paper, Methods)."""
     import numpy as np
     import torch
 
-    module, reader = train_module("measure.evaluate"), train_module("data.batches")
+    module, reader = train_module("measure.blank"), train_module("data.batches")
     with torch.inference_mode():
-        batch = reader.evaluation_batch(reads, np.arange(min(16, len(reads))), 1500)
+        batch = reader.evaluation_batch(reads, np.arange(min(module.BLANK_READS, len(reads))), 1500)
         worst = module.blank_divergence(model, batch.input_ids).tolist()
-    for rank, divergence in zip(ranks, worst, strict=True):
-        if divergence > module.BLANK_LIMIT:
-            print_error(module.blank_warning(rank.name, divergence))
+    names = [rank.name for rank in ranks]
+    for warning in module.blank_warnings(dict(zip(names, worst, strict=True)), reads):
+        print_error(warning)

@@ -83,6 +83,7 @@ def command(
     module, labelled, loops = (train_module(name) for name in ("fit.explanandum", "data.labelled", "fit.loop"))
     loops.set_threads(loop.threads)
     table = labelled.read_table(data)
+    labelled.check_input(table, "reads", data)
     ranks = labelled.choose_ranks(table, train_module("data.prepare").rank_names(table), reads.min_sequences, data)
     with loops.said_clearly(output):
         train, validation = (

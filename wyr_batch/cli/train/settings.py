@@ -67,11 +67,14 @@ def setting(kind: Kind, name: str, help: str, flag: str = "", **attributes: Any)
     return click.option(flag, name, default=default, help=help, **attributes)
 
 
-def training_options(loop: Kind, reads: Kind, batches: Kind) -> Callable[[Command], Command]:
+def training_options(
+    loop: Kind, reads: Kind, batches: Kind, window: str = "Longest piece of a read to train on, in bases."
+) -> Callable[[Command], Command]:
     """Return a decorator with the options that both trainings have.
 
     Args:
         loop, reads, batches: subclasses of LoopConfig, ReadsConfig and BatchConfig.
+        window: help of --window.
     """
     options = [
         click.option("-o", "--output", required=True, type=NamedPath(), help="Folder to write the model to."),
@@ -84,8 +87,8 @@ def training_options(loop: Kind, reads: Kind, batches: Kind) -> Callable[[Comman
         setting(loop, "steps", "Number of training steps."),
         setting(loop, "evaluate_every", "Steps between evaluations, each of which saves a checkpoint."),
         setting(loop, "learning_rate", "Highest learning rate; it falls to 0 along a cosine."),
-        setting(batches, "batch_reads", "Reads per batch."),
-        setting(batches, "window_bp", "Longest piece of a read to train on, in bases.", "--window", metavar="BP"),
+        setting(batches, "batch_reads", "Reads or texts per batch."),
+        setting(batches, "window_bp", window, "--window", metavar="BP"),
         setting(reads, "null_share", "Share of the sequences without a label at the finest rank to use, from 0 to 1."),
         setting(reads, "validation_reads", "Sequences of the validation part to evaluate on."),
         setting(loop, "bf16", "Compute in mixed precision with bfloat16."),

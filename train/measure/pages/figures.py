@@ -12,10 +12,12 @@ import numpy as np
 from wyr_batch.checks.files import write_whole
 from wyr_batch.errors import MissingExtraError
 
-from ..places import writing
+from ...places import writing
+from .tables import words_of
 
 GREEN, ORANGE, GREY = "#1a7f4b", "#e69f00", "#9aa0a6"
 TOKENS_PER_LINE = 25
+TEXT_TOKENS_PER_LINE = 14  # which are longer
 MAX_POSITIONS_SHARE = 0.02
 
 
@@ -42,14 +44,18 @@ def draw(evaluation: Mapping[str, Any], folder: Path) -> list[Path]:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     data = evaluation["figure_data"]
+    words = words_of(evaluation)
     figures = {
         "figure_6a_mask_histogram": _histogram(data["mask_histogram"]),
         "figure_6b_mask_by_position": _by_position(data["mask_by_position"]),
-        "figure_7a_segments_per_read": _counts(data["segments_per_read"], "segments of a read", "share of reads"),
+        "figure_7a_segments_per_read": _counts(
+            data["segments_per_read"], f"segments of a {words.row}", f"share of {words.rows}"
+        ),
         "figure_7b_segment_tokens": _counts(data["segment_tokens"], "tokens of a segment", "share of segments"),
     }
+    is_text = evaluation.get("input") == "text"
     for number, example in enumerate(data["examples"], 1):
-        figures[f"figure_5_read_{number}"] = _read(example)
+        figures[f"figure_5_read_{number}"] = _read(example, TEXT_TOKENS_PER_LINE if is_text else TOKENS_PER_LINE)
     if "chimeras" in evaluation:
         figures["chimeras"] = _chimeras(evaluation["chimeras"])
     if "curves" in data:
@@ -108,28 +114,33 @@ def _counts(counts: list[int], xlabel: str, ylabel: str) -> Any:
     return figure
 
 
-def _read(example: Mapping[str, Any]) -> Any:
-    """One read as a grid of tokens, coloured by its mask, above the same with the mask rounded."""
+def _read(example: Mapping[str, Any], per_line: int) -> Any:
+    """One read or text as a grid of tokens, coloured by its mask, above the same with the mask rounded."""
     from matplotlib.figure import Figure
 
     tokens, mask = example["tokens"], np.array(example["mask"])
-    n_lines = -(-len(tokens) // TOKENS_PER_LINE)
+    n_lines = -(-len(tokens) // per_line)
     figure = Figure(figsize=(0.56 * TOKENS_PER_LINE, 0.46 * n_lines + 1.0), layout="constrained")
     called = ", ".join(f"{rank} {label}" for rank, label in example["called"].items())
     figure.suptitle(called, fontsize=9)
     for axes, values, title in zip(
         figure.subplots(2, 1), (mask, (mask >= 0.5).astype(float)), ("mask", "rounded"), strict=True
     ):
-        grid = np.zeros(n_lines * TOKENS_PER_LINE)
+        grid = np.zeros(n_lines * per_line)
         grid[: len(values)] = values
-        axes.imshow(grid.reshape(n_lines, TOKENS_PER_LINE), cmap="Greens", vmin=0, vmax=1.4, aspect="auto")
+        axes.imshow(grid.reshape(n_lines, per_line), cmap="Greens", vmin=0, vmax=1.4, aspect="auto")
         for i, token in enumerate(tokens):
-            line, column = divmod(i, TOKENS_PER_LINE)
-            axes.text(column, line, token, ha="center", va="center", fontsize=6, family="monospace")
+            line, column = divmod(i, per_line)
+            axes.text(column, line, plain_text(token), ha="center", va="center", fontsize=6, family="monospace")
         axes.set_title(title, fontsize=8, loc="left")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     return figure
+
+
+def plain_text(token: str) -> str:
+    """Return a token as matplotlib draws it letter by letter: a dollar sign begins no formula."""
+    return token.replace("$", r"\$")
 
 
 def _curves(curves: Mapping[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 # Berman et al., Table 1: balanced accuracy in % of superkingdom, phylum, genus. Another classifier, other data.
 PAPER = {
@@ -93,44 +93,87 @@ def chimera_table(chimeras: Mapping[str, Any]) -> str:
 
 
 def controls_table(evaluation: Mapping[str, Any]) -> str:
-    """Return how often the call stays on the other strand and after a shuffle."""
-    other, mixed = evaluation["reverse_complement"]["same_call"], evaluation["shuffled"]
+    """Return how often the call stays on the other strand, if there is one, and after a shuffle."""
+    mixed, words = evaluation["shuffled"], words_of(evaluation)
     rows = [
-        ["other strand, plain", *map(percent, other.values())],
-        ["bases shuffled, plain", *map(percent, mixed["same_call"].values())],
-        ["bases shuffled, under the mask for the call", *map(percent, mixed["same_call_masked"].values())],
+        [f"{words.letters} shuffled, plain", *map(percent, mixed["same_call"].values())],
+        [f"{words.letters} shuffled, under the mask for the call", *map(percent, mixed["same_call_masked"].values())],
     ]
-    return table(["reads that keep their call", *other], rows)
+    if "reverse_complement" in evaluation:
+        other = evaluation["reverse_complement"]["same_call"]
+        rows.insert(0, ["other strand, plain", *map(percent, other.values())])
+    return table([f"{words.rows} that keep their call", *mixed["same_call"]], rows)
+
+
+def rationale_table(measured: Mapping[str, Any]) -> str:
+    """Return how masks agree with what people marked, each figure with its 95 % interval."""
+    names = {"token_f1": "token F1", "iou_f1": "IoU F1", "auprc": "AUPRC"}
+    rows = [
+        [name, *(f"{v['mean']:.3f} ({v['low']:.3f} to {v['high']:.3f})" for v in (measured[name][m] for m in names))]
+        for name in ("explainer", "random")
+    ]
+    return table(["scores", *names.values()], rows)
+
+
+class Words(NamedTuple):
+    """What rows are called, one and several, and what they are made of."""
+
+    row: str
+    rows: str
+    letters: str
+
+
+_WORDS = {
+    "reads": Words("read", "reads", "bases"),
+    "proteins": Words("protein", "proteins", "residues"),
+    "text": Words("text", "texts", "words"),
+}
+
+
+def words_of(evaluation: Mapping[str, Any]) -> Words:
+    """Return what to call the rows of an evaluation."""
+    return _WORDS[evaluation.get("input", "reads")]
 
 
 def markdown(evaluation: Mapping[str, Any]) -> str:
     """Return the whole evaluation as a Markdown page."""
-    e = evaluation
+    e, words = evaluation, words_of(evaluation)
     labelled = ", ".join(f"{n:,} with a {rank}" for rank, n in e["n_labelled"].items())
-    explained = "classes called on the plain read" if e["explained"] == "predicted" else "true labels"
+    explained = f"classes called on the plain {words.row}" if e["explained"] == "predicted" else "true labels"
+    window = f"{e['window_bp']:,} bp" if "window_bp" in e else f"{e['window_tokens']:,} tokens"
     parts = [
         "# Evaluation",
-        f"{e['n_reads']:,} reads of the {e.get('split', 'given')} part ({labelled}), first {e['window_bp']:,} bp of "
-        f"each. Explained: the {explained}. The paper's columns are of another classifier on other data.",
+        f"{e['n_reads']:,} {words.rows} of the {e.get('split', 'given')} part ({labelled}), first {window} of each. "
+        f"Explained: the {explained}. The paper's columns are of another classifier on other data.",
         "## Table 1",
         table_1(e),
-        f"Reads without a relevant chunk: {e['reads_without']['average_relevant_chunk']:,}; without a not-relevant "
-        f"one: {e['reads_without']['average_not_relevant_chunk']:,}. They are left out of that row.",
+        f"{words.rows.capitalize()} without a relevant chunk: {e['reads_without']['average_relevant_chunk']:,}; "
+        f"without a not-relevant one: {e['reads_without']['average_not_relevant_chunk']:,}. They are left out of that "
+        "row.",
         "## Masks",
         table(
             ["", "here", "paper"],
             [
                 ["mean mask", f"{e['mask_mean']:.3f}", f"{PAPER_MASK_MEAN}"],
                 ["share of tokens above 0.5", percent(e["mask_share_above_half"]), percent(PAPER_ABOVE_HALF)],
-                ["segments a read", f"{e['segments_per_read']:.2f}", "3.35"],
+                [f"segments a {words.row}", f"{e['segments_per_read']:.2f}", "3.35"],
                 ["tokens a segment", f"{e['segment_mean_tokens']:.1f}", "51.4"],
                 ["sparseness (Gini)", f"{e['gini']:.3f}", ""],
             ],
         ),
-        "Blank read, 1 - entropy / log(classes), 0 is uniform: "
+        f"Blank {words.row}, 1 - entropy / log(classes), 0 is uniform: "
         + ", ".join(f"{rank} {value:.3f}" for rank, value in e["blank"].items())
         + ".",
     ]
+    if e.get("rationales", {}).get("n_texts"):
+        r = e["rationales"]
+        parts += [
+            "## Agreement with people",
+            f"{r['n_texts']:,} {words.rows} with a rationale in their window ({r['n_without']:,} without), which "
+            f"covers {percent(r['rationale_share'])} of the tokens. Token F1 and AUPRC are of tokens, IoU F1 of "
+            "segments that share half of their tokens with a rationale. With 95 % bootstrap intervals.",
+            rationale_table(r),
+        ]
     if "chimeras" in e:
         parts += [
             "## Chimeras",
@@ -139,14 +182,17 @@ def markdown(evaluation: Mapping[str, Any]) -> str:
             chimera_table(e["chimeras"]),
         ]
     if "faithfulness" in e:
-        parts += ["## Faithfulness", f"{e['faithfulness']['n_reads']:,} reads."]
+        parts += ["## Faithfulness", f"{e['faithfulness']['n_reads']:,} {words.rows}."]
         parts += [faithfulness_table(e["faithfulness"]), "## Trade-off", tradeoff_table(e["tradeoff"])]
     if "shuffled" in e:
+        strands = ""
+        if "reverse_complement" in e:
+            correlation = e["reverse_complement"]["mask_correlation"]
+            strands = f"Correlation of the masks of both strands, base by base: {correlation:.3f}. "
         parts += [
-            "## The same read otherwise",
-            "Correlation of the masks of both strands, base by base: "
-            f"{e['reverse_complement']['mask_correlation']:.3f}. "
-            f"Mean mask of shuffled reads, for the classes of the whole ones: {e['shuffled']['mask_mean']:.3f}.",
+            f"## The same {words.row} otherwise",
+            f"{strands}Mean mask of shuffled {words.rows}, for the classes of the whole ones: "
+            f"{e['shuffled']['mask_mean']:.3f}.",
             controls_table(e),
         ]
     if "sanity" in e:

@@ -1,0 +1,1 @@
+"""Labelled tables of texts and proteins."""
