@@ -45,5 +45,6 @@ def proof_tokens(path: Path, explanandum: Explanandum, tokenizer: Tokenizer) -> 
     with (opener(explanandum.input) or open_reads)(str(path), chunk_reads=N_READS) as source:
         rows = [row for chunk in islice(source, 1) for row in chunk_tokens(tokenizer.tokenise(chunk))]
     if not rows:
-        raise InputError(f"--verify {shown_path(path)}", "nothing with a token", "at least one read or text")
+        got = "no read with a base" if explanandum.input == "reads" else f"no {explanandum.input} with a token"
+        raise InputError(f"--verify {shown_path(path)}", got, "at least one")
     return rows

@@ -65,9 +65,11 @@ class RunStats:
     def timed(self, stage: str) -> Iterator[None]:
         """Add the seconds of the `with` to a stage; from any thread."""
         start = time.perf_counter()
-        yield
-        with self._lock:
-            self.stage_s[stage] += time.perf_counter() - start
+        try:
+            yield
+        finally:  # also where what is timed ends by an exception, as the last part of a generator does
+            with self._lock:
+                self.stage_s[stage] += time.perf_counter() - start
 
     def look_at(self, fill: Mapping[str, int]) -> None:
         """Take down how many chunks wait in each queue; from any thread."""
