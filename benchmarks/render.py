@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import kit
 from benchmarks.limits import kill_and_resume, memory, other_suites, real_reads
-from benchmarks.quality import rivals
+from benchmarks.quality import rivals, text_rivals
 from benchmarks.speed import (
     cpu_ceiling,
     full_size,
@@ -62,6 +62,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Json], str]]] = {
     "memory": ("Memory over a long run", memory.table),
     "tokens": ("Tokeniser", tokens.table),
     "rivals": ("Explainer and rivals", rivals.table),
+    "text_rivals": ("Explainer and rivals on texts", text_rivals.table),
     "int8": ("int8 on a CPU", int8.table),
     "step": ("A step of the Explainer's training", step.table),
 }

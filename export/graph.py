@@ -128,7 +128,9 @@ class GraphLstm(Explainer):
     def _embed(self, ids: Tensor) -> Tensor:
         return nn.functional.embedding(ids, self.embedding)
 
-    def class_logits(self, explanandum: Explanandum, plain: PlainPass, classes: Tensor) -> Tensor:
+    def class_logits(
+        self, explanandum: Explanandum, plain: PlainPass, classes: Tensor, ahead: Tensor | None = None
+    ) -> Tensor:
         """Return mask logits of chosen classes, as `Explainer.class_logits` says; only ids and padding are read.
 
         Raises: ShapeError if T exceeds `max_tokens` (an exported graph does not check).

@@ -30,7 +30,6 @@ from wyr_batch.job.progress import Bar
 from wyr_batch.models.fused import Fused
 from wyr_batch.models.precision import in_precision
 from wyr_batch.proof.compare import THRESHOLDS, Candidate, Int32s, ProofRecord, Remembered, compare
-from wyr_batch.tokens.kmers import CLS_ID, FIRST_BASE_ID, FIRST_KMER_ID
 
 from .onnx_file import runner_from_onnx
 
@@ -108,6 +107,7 @@ def prove(
                 only_size=None if masked_calls else WITHOUT_ROWS,
                 reads_s=reads_s if masked_calls else min(reads_s, READS_S) * WITHOUT_SHARE,
                 show=partial(_show, bar, shown),
+                vocabulary=reference.explanandum.vocabulary,
             )
         if masked_calls:
             speeds[f"onnx {dtype}" if place == "files" else name] = _rows_per_s(candidate, reference, max_tokens)
@@ -120,13 +120,11 @@ def _show(bar: Bar, text: str, share: float) -> None:
 
 
 def _rows_per_s(candidate: Candidate, reference: Fused, max_tokens: int) -> float:
-    """Return the speed of the fastest of a few runs over one batch of random 6-mers, of one if that takes long.
+    """Return the speed of the fastest of a few runs over one batch of random tokens, of one if that takes long.
 
     Returns: rows/s; 0 if it cannot run it.
     """
-    shape = (TIMED_ROWS, min(TIMED_TOKENS, max_tokens))
-    ids = np.random.default_rng(0).integers(FIRST_KMER_ID, FIRST_BASE_ID, shape).astype(np.int32)
-    ids[:, 0] = CLS_ID
+    ids = reference.explanandum.vocabulary.random_batch(TIMED_ROWS, min(TIMED_TOKENS, max_tokens))
     asked = np.full((TIMED_ROWS, len(reference.explanandum.slices)), -1, np.int32)
     seconds = []
     try:

@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from wyr_batch.bundle import PROOF_PASSED, SCHEMA_VERSION, Bundle, BundleFile, load_bundle, sha256_of
+from wyr_batch.bundle import NT_FAMILY, PROOF_PASSED, SCHEMA_VERSION, Bundle, BundleFile, load_bundle, sha256_of
 from wyr_batch.checks.fields import Fields
 from wyr_batch.checks.files import exists, reason_of, shown_path, write_whole
 from wyr_batch.checks.numbers import check_numbers
 from wyr_batch.errors import ModelError, OutputError, UsageError
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum, save_explainer, save_explanandum
 from wyr_batch.models.explainer import check_pair
+from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.models.fused import Fused
 from wyr_batch.proof.compare import ProofRecord
 from wyr_batch.tokens.kmers import TOKEN_BP
@@ -36,7 +37,9 @@ from .bundle_json import bundle_json
 from .graph import graph_module
 from .onnx_file import onnx_from_torch
 from .proof import FILES, prove
+from .tokens import proof_tokens, write_tokenizer
 
+TOKENIZER = "tokenizer.json"
 REFERENCE = "float32 torch from checkpoint/"
 MOST_THREADS = 4096
 
@@ -50,7 +53,7 @@ def export_bundle(
     window_bp: int,
     max_tokens: int,
     dtypes: Sequence[str] = ("float32",),
-    reads: Sequence[npt.ArrayLike] | None = None,
+    reads: Sequence[npt.ArrayLike] | Path | None = None,
     metrics: Mapping[str, Any] | None = None,
     licence: str = "",
     half_checkpoint: bool = False,
@@ -69,7 +72,8 @@ def export_bundle(
         output: directory to make; it appears only when everything is right.
         max_tokens: the longest row the graph must take, `<cls>` counted.
         dtypes: precisions to prove, float32 among them.
-        reads: token ids of real reads without `<cls>` to prove it on; None: random tokens.
+        reads: token ids of real reads, without special ones, to prove it on; or a file of reads, or of texts, see
+            `proof_tokens`; None: random tokens.
         half_checkpoint: store checkpoint/ as float16. The graph and its reference are then made from the rounded
             weights, so that exporting the bundle's own checkpoint gives the same file.
         compact: store weights of model.onnx that float16 holds exactly as float16; worth it with `half_checkpoint`.
@@ -81,7 +85,7 @@ def export_bundle(
     Raises: UsageError for numbers or a name that no bundle has; OutputError if `output` exists; ModelError if a
         checkpoint is not right, if the two do not belong together, or if the exported graph differs from torch.
     """
-    _check_description(name, window_bp, max_tokens)
+    _check_name(name)
     check_numbers([("--threads", threads, 0, MOST_THREADS)])
     _refuse_existing(output, overwrite)
     progress("loading checkpoints")
@@ -94,6 +98,7 @@ def export_bundle(
             max_tokens,
             f"at most {explanandum.max_tokens}, the longest row that {shown_path(explanandum_dir)} takes",
         )
+    window = _window(explanandum, window_bp, max_tokens)
     training = {"explanandum": _provenance(explanandum_dir), "explainer": _provenance(explainer_dir)}
     # Beside the output, so that the rename stays within one file system.
     target = Path(os.path.realpath(output))
@@ -106,6 +111,8 @@ def export_bundle(
         if half_checkpoint:
             explanandum, _ = load_explanandum(checkpoint / "explanandum")
             explainer = load_explainer(checkpoint / "explainer")
+        tokenizer = write_tokenizer(explanandum, partial)
+        rows = proof_tokens(reads, explanandum, tokenizer) if isinstance(reads, Path) else reads
         for dtype in dtypes:
             if dtype in FILES:
                 progress(f"exporting {FILES[dtype]}")
@@ -113,7 +120,7 @@ def export_bundle(
                 onnx_from_torch(module, partial / FILES[dtype], compact=compact)
         reference = Fused(explanandum, explainer).eval()
         records, speeds = prove(
-            partial, reference, max_tokens, dtypes, reads, threads, progress, reads_s=reads_s, show_bar=show_bar
+            partial, reference, max_tokens, dtypes, rows, threads, progress, reads_s=reads_s, show_bar=show_bar
         )
         _keep_out_failures(partial, output, records, dtypes, progress)
         progress("writing bundle.json")
@@ -129,9 +136,14 @@ def export_bundle(
             name=name,
             ranks=tuple(ranks),
             max_tokens=max_tokens,
-            window_bp=window_bp,
+            **window,
             pooling=explanandum.pooling,
             files=tuple(_files(partial, "float16" if half_checkpoint else "float32")),
+            vocabulary=explanandum.vocabulary,
+            family=explanandum.family,
+            input=explanandum.input,
+            mask_site=explanandum.mask_site,
+            multi_label=explanandum.multi_label,
             training=training,
             metrics=metrics or {},
             licence=licence,
@@ -174,12 +186,23 @@ def _keep_out_failures(
             raise ModelError(output, f"no {dtype} that agrees with float32 torch", "one", "See above.")
 
 
-def _check_description(name: str, window_bp: int, max_tokens: int) -> None:
-    """Raise UsageError for a bundle that `run` could not use, or whose name is none."""
+def _check_name(name: str) -> None:
+    """Raise UsageError for a name that is none."""
     if not name.strip() or "/" in name or name in (".", "..") or not name.isprintable():
         raise UsageError("--name", f"{name!r}", "a name of letters that can be printed, without a slash")
-    check_numbers([("--max-tokens", max_tokens, 2, math.inf), ("--window", window_bp, TOKEN_BP, math.inf)])
-    n_tokens, most = window_bp // TOKEN_BP + 1, (max_tokens - 1) * TOKEN_BP
+
+
+def _window(explanandum: Explanandum, window_bp: int, max_tokens: int) -> dict[str, int]:
+    """Return the fields of a Bundle that say how long its windows are.
+
+    Raises: UsageError for a window that the graph does not take, or a graph that takes nothing.
+    """
+    n_special = explanandum.vocabulary.n_special
+    check_numbers([("--max-tokens", max_tokens, n_special + 1, math.inf)])
+    if explanandum.family != NT_FAMILY:
+        return {"window_bp": 0, "fixed_window_tokens": max_tokens - n_special}
+    check_numbers([("--window", window_bp, TOKEN_BP, math.inf)])
+    n_tokens, most = window_bp // TOKEN_BP + n_special, (max_tokens - n_special) * TOKEN_BP
     if n_tokens > max_tokens:
         raise UsageError(
             "--window",
@@ -187,6 +210,7 @@ def _check_description(name: str, window_bp: int, max_tokens: int) -> None:
             f"{TOKEN_BP} to {most} bp, what --max-tokens {max_tokens} leaves room for",
             "Change one of the two.",
         )
+    return {"window_bp": window_bp}
 
 
 def _refuse_existing(output: Path, overwrite: bool) -> None:
@@ -241,7 +265,9 @@ def _files(folder: Path, checkpoint_dtype: str) -> list[BundleFile]:
         where = path.relative_to(folder)
         if where.name in ("parity.json", "bundle.json") or not path.is_file():
             continue
-        if where.parts[0] == "checkpoint":
+        if where.name == TOKENIZER:
+            entries.append(BundleFile(where.as_posix(), sha256_of(path), "", "tokenizer"))
+        elif where.parts[0] == "checkpoint":
             entries.append(BundleFile(where.as_posix(), sha256_of(path), checkpoint_dtype, "checkpoint"))
         else:
             graph = where.name.removesuffix(".data")

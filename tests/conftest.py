@@ -28,6 +28,10 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
     cpus = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cpus[int(worker.removeprefix("gw")) % len(cpus)]})
 
+# Without a GPU to compile for, kernels run in Triton's interpreter, which is chosen before Triton is first imported.
+if not cuda.find_gpus()[0]:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Files that take longest, which start first: what comes last should be short.
 SLOW_FIRST = (
     "test_precisions",

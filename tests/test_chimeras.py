@@ -14,7 +14,8 @@ from wyr_batch.train.config import ExplainerTraining, LoopConfig
 from wyr_batch.train.data.batches import StepBatches
 from wyr_batch.train.data.labelled import LabelledReads
 from wyr_batch.train.data.pieces import LabelledBatch, Pieces, joined_batch
-from wyr_batch.train.fit.explainer import ExplainerLoss, train_explainer
+from wyr_batch.train.fit.explainer import train_explainer
+from wyr_batch.train.fit.explainer_loss import ExplainerLoss
 from wyr_batch.train.fit.losses import outside_loss, target_area_loss
 from wyr_batch.train.fit.trained_explainer import TrainedExplainer
 from wyr_batch.train.measure.chimeras import Chimeras, choose_chimeras, mask_scorer, measure_chimeras, token_auc

@@ -24,6 +24,13 @@ from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.tokens.plan import Planner
 
 MOST_ROWS = 3
+ERRORS = [
+    lambda: MemoryError(),
+    lambda: RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+    lambda: OutOfMemory("TensorRT, running", "no result", "one"),
+    lambda: EngineError("TensorRT, running", "no result", "one"),
+    lambda: ValueError("a kernel failed"),
+]
 
 
 class Watch:
@@ -52,10 +59,10 @@ def no_collector(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     gc.enable()
 
 
-def run(engine: Engine) -> None:
+def run(engine: Engine, batch_tokens: int = 10_000) -> None:
     reads = ["".join(np.random.default_rng(i).choice(list("ACGT"), 60)) for i in range(13)]
     step = ExplainStep(engine, np.full(len(engine.bundle.ranks), -1, np.int32))
-    assert not step(Planner(60, 2, 10_000).plan(ReadChunk.from_sequences(reads))).failed
+    assert not step(Planner(60, 2, batch_tokens).plan(ReadChunk.from_sequences(reads))).failed
 
 
 class Limited(ToyEngine):
@@ -74,16 +81,7 @@ class Limited(ToyEngine):
         return super()._infer(input_ids, explain_ids)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        lambda: MemoryError(),
-        lambda: RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
-        lambda: OutOfMemory("TensorRT, running", "no result", "one"),
-        lambda: EngineError("TensorRT, running", "no result", "one"),
-        lambda: ValueError("a kernel failed"),
-    ],
-)
+@pytest.mark.parametrize("error", ERRORS)
 def test_arrays_of_a_failed_batch_are_gone_before_its_halves_run(
     error: Callable[[], Exception], no_collector: None
 ) -> None:
@@ -93,23 +91,66 @@ def test_arrays_of_a_failed_batch_are_gone_before_its_halves_run(
     assert watch.n_checks >= 4
 
 
-@pytest.mark.parametrize("on_gpu", [False, True])
-def test_torchs_tensors_of_a_failed_batch_are_gone_before_its_halves_run(on_gpu: bool, no_collector: None) -> None:
+class LimitedSlots(Limited):
+    """The same with room for two batches, which are computed when they are waited for; or fails at once."""
+
+    in_flight = 2
+
+    def __init__(self, watch: Watch, error: Callable[[], Exception], at_start: bool) -> None:
+        super().__init__(watch, error)
+        self.at_start, self.n_most, self.n_under_way = at_start, 0, 0
+
+    def _start(self, input_ids: Int32s, explain_ids: Int32s) -> Any:
+        self.watch.before_batch()
+        if self.at_start and len(input_ids) > MOST_ROWS:
+            self.watch.failed(input_ids=input_ids, explain_ids=explain_ids)
+            raise self.error()
+        self.n_under_way += 1
+        self.n_most = max(self.n_most, self.n_under_way)
+        return input_ids, explain_ids
+
+    def _finish(self, handle: Any) -> EngineOutput:
+        self.n_under_way -= 1
+        return self._infer(*handle)
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+@pytest.mark.parametrize("has_thread", [True, False])
+@pytest.mark.parametrize("error", ERRORS)
+def test_so_they_are_where_another_batch_is_under_way(
+    error: Callable[[], Exception], has_thread: bool, at_start: bool, no_collector: None
+) -> None:
+    watch = Watch()
+    with LimitedSlots(watch, error, at_start) as engine:
+        engine.has_thread = has_thread
+        run(engine, batch_tokens=70)
+    assert engine.n_most == 2
+    assert watch.n_failed >= 1
+    assert watch.n_checks >= 4
+
+
+@pytest.mark.parametrize(("on_gpu", "in_flight"), [(False, 1), (True, 1), (True, 2)])
+def test_torchs_tensors_of_a_failed_batch_are_gone_before_its_halves_run(
+    on_gpu: bool, in_flight: int, no_collector: None
+) -> None:
     bundle = load_bundle()
     model = LoadedModel(bundle, "float32", "cpu", 1)
     engine = on_fake_gpu(bundle, model) if on_gpu else TorchEngine(bundle, "float32", model)
-    watch, encode = Watch(), model.module.explanandum.encoder.encode
+    engine.in_flight = in_flight
+    module = engine._model.module
+    encoder = module.encoder if on_gpu else module.explanandum.encoder
+    watch, encode = Watch(), encoder.encode
 
-    def limited(embedded: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def limited(embedded: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
         if len(embedded) > MOST_ROWS:
             hidden = embedded + 1
-            watch.failed(embedded=embedded, valid=valid, hidden=hidden)
+            watch.failed(embedded=embedded, hidden=hidden, **({} if valid is None else {"valid": valid}))
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         watch.before_batch()
         return encode(embedded, valid)
 
-    model.module.explanandum.encoder.encode = limited
+    encoder.encode = limited
     with engine:
-        run(engine)
+        run(engine, 10_000 if in_flight == 1 else 70)
     assert watch.n_failed >= 1
     assert watch.n_checks >= 4

@@ -193,7 +193,7 @@ def test_slopes_are_those_of_the_paper(n_heads: int) -> None:
     assert slopes[power:] == pytest.approx([2 ** (-8 / (2 * power) * (2 * i + 1)) for i in range(n_heads - power)])
 
 
-@pytest.mark.parametrize("name", ["bert", "dnabert", "mistral"])
+@pytest.mark.parametrize("name", ["bert", "deberta-v2", "modernbert-mean", "esm", "dnabert", "mistral"])
 def test_half_precision_is_close(name: str) -> None:
     found = toy(name)
     halved = copy.deepcopy(found.model)

@@ -19,10 +19,12 @@ import torch
 
 from benchmarks.speed.gpu import engines, tensorfiles
 from benchmarks.speed.gpu.__main__ import PARTS, Conductor
+from benchmarks.speed.gpu.changes import all_changes
 from benchmarks.speed.gpu.machine import Machine, Skipped
 from benchmarks.speed.gpu.models import models
 from benchmarks.speed.gpu.part import PLACES, part_named, read_part, run_part
 from benchmarks.speed.gpu.split import kernel_shares
+from wyr_batch.kernels.choose import triton_version
 from wyr_batch.proof.compare import FLOAT32
 
 ROOT = Path(__file__).parents[1]
@@ -61,11 +63,21 @@ def test_dry_run_goes_through_every_part(tmp_path: Path) -> None:
     assert all(row["reads_per_s"] > 0 and row["mfu_of_measured"] > row["mfu"] > 0 for row in rows)
     assert {row["verdict"] for row in rows} == {"passed"}
     assert not [change for change in results["changes"].values() if "failed" in change]
-    for change in list(results["changes"].values())[:-1]:
+    assert set(all_changes()) | {"two batches in flight"} == set(results["changes"])
+    skipped = {name for name, change in results["changes"].items() if "skipped" in change}
+    interpreted = triton_version() and os.environ.get("TRITON_INTERPRET") == "1"
+    assert skipped == (set() if interpreted else {name for name in all_changes() if name.startswith("kernels")})
+    for name in set(all_changes()) - skipped:
+        change = results["changes"][name]
         assert change["labels_that_agree"] == 1
-        assert change["mask_difference"]["max"] < 1e-5
+        for difference in change["differences"].values():
+            assert difference["max"] < 1e-5
+    assert results["changes"]["two batches in flight"]["two_s"] > 0
+    for way in results["training"].values():
+        assert way["seconds_a_step"] > 0
+        assert way["loss"][0] != way["loss"][1], "the optimiser takes steps"
     pieces = results["split"]["pieces_ms"]
-    named = ("embed", "plain", "Explainer", "masked", "heads plain", "heads masked")
+    named = ("embed", "plain", "Explainer's features", "Explainer's classes", "masked", "heads plain", "heads masked")
     assert 0 < sum(pieces[name] for name in named) <= pieces["whole"]
     for run in ("cold", "warm"):
         assert results["headline"][run]["correct"] is True
@@ -87,14 +99,17 @@ sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Bare
 
 def test_a_bare_machine_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no git either
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # kernels are for the test above
     (tmp_path / "sitecustomize.py").write_text(BARE)
-    names = ("facts", "models", "proof", "sweep", "headline", "onnx")
+    names = ("facts", "models", "proof", "sweep", "changes", "headline", "training", "onnx")
     parts = run_kit(tmp_path / "gpu.json", "--parts", *names, packages=tmp_path)
     assert {name: part.get("failed") or part.get("skipped") for name, part in parts.items()} == {
         **dict.fromkeys(names),
         "onnx": "no package onnxruntime",
     }
     assert parts["headline"]["results"]["warm"]["correct"] is True
+    for name in ("changes", "training"):
+        assert not [found for found in parts[name]["results"].values() if "failed" in found]
     assert json.loads((tmp_path / "gpu.json").read_text())["commit"] == "unknown"
 
 

@@ -37,6 +37,7 @@ ORDER = (
         "draw",
         "engines",
         "models",
+        "kernels",
         "tokens",
         "texts",
         "reads",

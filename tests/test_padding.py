@@ -36,4 +36,14 @@ def test_padded_length_never_cuts_and_never_exceeds() -> None:
     for n in range(1, 70):
         assert n <= padded_length(n, 8, 64) <= max(n, 64)
         assert padded_length(n, 1, 64) == n
-    assert [len(batch) for batch in plan_batches(np.full(10, 8), 64, pad_to=8)] == [4, 4, 2]
+
+
+def test_batches_hold_the_budget_and_the_last_two_are_alike() -> None:
+    assert [len(batch) for batch in plan_batches(np.full(10, 8), 64, pad_to=8)] == [4, 3, 3]
+    assert [len(batch) for batch in plan_batches(np.full(8, 8), 64, pad_to=8)] == [4, 4]
+    assert [len(batch) for batch in plan_batches(np.full(3, 8), 64, pad_to=8)] == [3]
+    counts = np.random.default_rng(0).integers(1, 60, 500)
+    batches = plan_batches(counts, 640, pad_to=8)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(500))
+    assert all(len(batch) * padded_length(int(counts[batch].max()) + 1, 8, 64) <= 640 for batch in batches)
+    assert 0 <= len(batches[-2]) - len(batches[-1]) <= 1

@@ -172,6 +172,12 @@ def test_windows_carry_the_special_tokens(tokenizer: SubwordTokenizer) -> None:
     np.testing.assert_array_equal(values, work.tokens.ids)
 
 
+def test_special_tokens_that_a_text_spells_out_are_text(tokenizer: SubwordTokenizer) -> None:
+    for name in ("[SEP]", "[PAD]", "</s>", "<pad>"):
+        tokens = tokenizer.tokenise(ReadChunk.from_texts([f"good {name} film"]))
+        assert not set(tokens.ids.tolist()) & {0, 2, 3}, name
+
+
 def test_reads_are_upper_cased_and_proteins_too(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     tokenizer = Tokenizer(models.BPE({"A": 0, "C": 1, "G": 2, "T": 3, "AC": 4}, [("A", "C")]))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,10 +17,12 @@ from fake_cuda import FakeLibrary, installed
 from toy_models import seeded_ids, toy_explainer
 
 from wyr_batch.bundle import Bundle, load_bundle
-from wyr_batch.choose import EngineRequest, open_engine
+from wyr_batch.choose import EngineRequest, open_engine, open_engines
 from wyr_batch.engines.signature import EngineOutput
-from wyr_batch.engines.torch import LoadedModel, TorchEngine
-from wyr_batch.errors import OutOfMemory, UsageError
+from wyr_batch.engines.torch import MOST_GRAPHS, LoadedModel, TorchEngine, gpu_form, gpu_version
+from wyr_batch.errors import EngineError, OutOfMemory, UsageError
+from wyr_batch.kernels import choose as kernels
+from wyr_batch.models.gpu.fused import GpuFused
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +36,17 @@ def model(bundle: Bundle) -> LoadedModel:
 
 
 class Stream:
-    """Counts how often it was waited for."""
-
-    n_waits = 0
+    """Work is done when it is enqueued; what is called is written down."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.calls: list[str] = []
 
     def synchronize(self) -> None:
-        self.n_waits += 1
+        self.calls.append("synchronize")
+
+    def wait_stream(self, other: Stream) -> None:
+        assert other is not self
+        self.calls.append("wait for the other")
 
 
 class TorchWithGpu:
@@ -48,10 +55,17 @@ class TorchWithGpu:
     class cuda:
         Stream = Stream
         n_emptied = 0
+        entered: ClassVar[list[Stream]] = []
+
+        @classmethod
+        @contextmanager
+        def stream(cls, stream: Stream) -> Iterator[None]:
+            cls.entered.append(stream)
+            yield
+            assert cls.entered.pop() is stream
 
         @staticmethod
-        def stream(stream: Stream) -> Any:
-            assert isinstance(stream, Stream)
+        def device(device: torch.device) -> AbstractContextManager[None]:
             return nullcontext()
 
         @classmethod
@@ -66,10 +80,12 @@ class TorchWithGpu:
         return torch.empty(*size, **options)
 
 
-def on_fake_gpu(bundle: Bundle, model: LoadedModel) -> TorchEngine:
-    """Return an engine that takes every branch of a GPU's."""
+def as_on_gpu(bundle: Bundle, model: LoadedModel) -> LoadedModel:
+    """Return a loaded model that says it is on a GPU, in the form of one."""
     twin = copy.copy(model)
     twin.torch = TorchWithGpu()
+    loaded = model.module
+    twin.module = GpuFused(loaded.explanandum, loaded.explainer, torch.float32, bundle.max_tokens)
 
     class Device:
         type = "cuda"
@@ -78,7 +94,13 @@ def on_fake_gpu(bundle: Bundle, model: LoadedModel) -> TorchEngine:
             return "cuda:0"
 
     twin.device = Device()
-    engine = TorchEngine(bundle, "float32", twin)
+    return twin
+
+
+def on_fake_gpu(bundle: Bundle, model: LoadedModel, masked_calls: bool = True) -> TorchEngine:
+    """Return an engine that takes every branch of a GPU's, with the models in their GPU form."""
+    twin = as_on_gpu(bundle, model)
+    engine = TorchEngine(bundle, "float32", twin, masked_calls)
     engine._model = copy.copy(twin)
     engine._model.device = torch.device("cpu")
     return engine
@@ -90,19 +112,90 @@ def batch(bundle: Bundle, n_rows: int, n_tokens: int) -> tuple[np.ndarray, np.nd
     return ids, np.full((n_rows, len(bundle.ranks)), -1, np.int32)
 
 
+def assert_near(found: EngineOutput, wanted: EngineOutput) -> None:
+    for name in EngineOutput._fields:
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), atol=1e-5, err_msg=name)
+
+
 def test_gpu_branches_give_the_cpus_results_and_copies(bundle: Bundle, model: LoadedModel) -> None:
     engine, reference = on_fake_gpu(bundle, model), TorchEngine(bundle, "float32", model)
-    assert (engine.device, engine.pad_to, engine.default_batch_tokens) == ("cuda:0", 8, 49152)
-    assert (reference.device, reference.pad_to) == ("cpu", 1)
+    assert (engine.device, engine.pad_to, engine.default_batch_tokens) == ("cuda:0", 8, 98304)
+    assert (engine.in_flight, engine.pads_equal_rows) == (2, False)
+    assert (reference.device, reference.pad_to, reference.in_flight) == ("cpu", 1, 1)
     kept = []
     for shape in ((2, 20), (5, 30), (3, 8)):
         ids, asked = batch(bundle, *shape)
-        wanted = EngineOutput._make(np.array(values) for values in reference.infer(ids, asked))
-        kept.append((engine.infer(ids, asked), wanted))
-    assert engine._stream.n_waits == 3
+        kept.append((engine.infer(ids, asked), reference.infer(ids, asked)))
     for found, wanted in kept:  # after later batches: nothing was written over
-        for name in EngineOutput._fields:
-            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
+        assert_near(found, wanted)
+    (slot,) = engine._idle
+    assert slot.stream.calls == ["wait for the other", "synchronize"] * 3
+    assert slot._side.calls == ["wait for the other"] * 3
+    engine.close()
+
+
+def test_two_batches_in_flight_have_slots_of_their_own(bundle: Bundle, model: LoadedModel) -> None:
+    engine, reference = on_fake_gpu(bundle, model), TorchEngine(bundle, "float32", model)
+    batches = [batch(bundle, n_rows, 24) for n_rows in (4, 3, 5, 2)]
+    handles = [engine.start(*batches[0]), engine.start(*batches[1])]
+    outputs = [engine.finish(handles[0])]
+    handles.append(engine.start(*batches[2]))
+    outputs += [engine.finish(handles[1]), engine.finish(handles[2]), engine.infer(*batches[3])]
+    assert len(engine._idle) == 2
+    for found, each in zip(outputs, batches, strict=True):
+        assert_near(found, reference.infer(*each))
+    under_way = engine.start(*batches[0])
+    engine.close()
+    with pytest.raises(EngineError, match="a batch after it was closed"):
+        engine.finish(under_way)
+
+
+def test_without_masked_calls_the_second_pass_is_left_out_of_both_slots(bundle: Bundle, model: LoadedModel) -> None:
+    reference = TorchEngine(bundle, "float32", model)
+    with on_fake_gpu(bundle, model, masked_calls=False) as engine:
+        encoder, passes = engine._model.module.encoder, []
+        encode = encoder.encode
+        encoder.encode = lambda *arguments: (passes.append(1), encode(*arguments))[1]
+        batches = [batch(bundle, n_rows, 24) for n_rows in (4, 3)]
+        for started, each in zip([engine.start(*each) for each in batches], batches, strict=True):
+            wanted = reference.infer(*each)
+            assert_near(engine.finish(started), wanted._replace(masked_probs=wanted.masked_probs[:, :0]))
+        assert len(passes) == 2
+        assert engine.describe() == "torch float32 on cuda:0 without masked calls"
+
+
+def test_each_gpu_has_one_engine_with_room_for_two_batches(
+    bundle: Bundle, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("wyr_batch.engines.torch.LoadedModel", lambda *_: as_on_gpu(bundle, model))
+    monkeypatch.setattr("wyr_batch.choose.ensure_proven", lambda engine, *_: None)
+    request = EngineRequest("cuda:all", "torch", "float32", 1, masked_calls=False)
+    with installed(FakeLibrary(("A", "B"))):
+        engines = open_engines(bundle, request)
+        assert [(engine.in_flight, engine.masked_calls) for engine in engines] == [(2, False)] * 2
+        alone = open_engine(bundle, replace(request, device="cuda"))
+    assert alone.in_flight == 1
+    for engine in (*engines, alone):
+        engine.close()
+    assert switches()[:3] == (True, True, True)
+
+
+def test_rows_without_padding_are_said_to_be_so(
+    bundle: Bundle, model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = on_fake_gpu(bundle, model)
+    module, said = engine._model.module, []
+
+    def seen(*arguments: Any, padded: bool, **options: Any) -> Any:
+        said.append(padded)
+        return module(*arguments, padded=padded, **options)
+
+    monkeypatch.setattr(engine._model, "module", seen)
+    ids, asked = batch(bundle, 3, 20)
+    engine.infer(ids, asked)
+    engine.infer(ids[:2].copy(), asked[:2].copy())
+    assert said == [True, False]
     engine.close()
 
 
@@ -131,13 +224,14 @@ def test_an_engine_on_a_gpu_has_one_thread_whoever_calls(bundle: Bundle, model: 
     seen: list[set[int]] = [set(), set()]
 
     def watched(engine: TorchEngine, threads: set[int]) -> None:
-        infer = engine._infer
+        for name in ("_start", "_finish"):
+            step = getattr(engine, name)
 
-        def in_thread(*batch: np.ndarray) -> EngineOutput:
-            threads.add(threading.get_ident())
-            return infer(*batch)
+            def in_thread(*arguments: Any, step: Any = step) -> Any:
+                threads.add(threading.get_ident())
+                return step(*arguments)
 
-        engine._infer = in_thread  # type: ignore[method-assign]
+            setattr(engine, name, in_thread)
 
     for engine, threads in zip(engines, seen, strict=True):
         watched(engine, threads)
@@ -157,21 +251,56 @@ def test_an_engine_on_a_gpu_has_one_thread_whoever_calls(bundle: Bundle, model: 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("wyr-cuda:0")]
 
 
-def test_switches_of_the_process_are_set_while_an_engine_is_open_on_a_gpu(bundle: Bundle, model: LoadedModel) -> None:
-    def found() -> tuple[bool, ...]:
-        cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
-        return cuda.cudnn_sdp_enabled(), cuda.flash_sdp_enabled(), cudnn.allow_tf32, cuda.matmul.allow_tf32
+def switches() -> tuple[bool, ...]:
+    """Return what torch keeps for the process: cuDNN's attention, flash attention, TF32 in cuDNN and in products."""
+    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
+    return cuda.cudnn_sdp_enabled(), cuda.flash_sdp_enabled(), cudnn.allow_tf32, cuda.matmul.allow_tf32
 
-    before = found()
+
+def test_switches_of_the_process_are_set_while_an_engine_is_open_on_a_gpu(bundle: Bundle, model: LoadedModel) -> None:
+    before = switches()
     assert before[:3] == (True, True, True)
     TorchEngine(bundle, "float32", model).close()
     first, second = on_fake_gpu(bundle, model), on_fake_gpu(bundle, model)
-    assert found() == (False, True, False, False)
+    assert switches() == (False, True, False, False)
     first.close()
     first.close()
-    assert found() == (False, True, False, False)
+    assert switches() == (False, True, False, False)
     second.close()
-    assert found() == before
+    assert switches() == before
+
+
+def test_ways_are_compared_and_timed_as_engines_will_run_them(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, seen = switches(), []
+
+    def choose_ways(self: GpuFused, compiler: Any, with_kernels: bool) -> None:
+        seen.append((switches(), compiler, with_kernels))
+
+    monkeypatch.setattr(GpuFused, "choose_ways", choose_ways)
+    monkeypatch.setattr(kernels, "wanted", lambda: os.environ.get("WYR_KERNELS") != "off")
+    arguments = model.module.explanandum, model.module.explainer, "float16", 64, torch.device("cpu")
+    module = gpu_form(TorchWithGpu(), *arguments)
+    assert module.encoder.layers[0].up.weight.dtype == torch.float16
+    for name in ("WYR_COMPILE", "WYR_KERNELS"):
+        monkeypatch.setenv(name, "off")
+    gpu_form(TorchWithGpu(), *arguments)
+    assert torch._dynamo.config.recompile_limit == MOST_GRAPHS
+    held = (False, True, False, False)
+    assert seen == [(held, torch.compile, True), (held, None, False)]
+    assert switches() == before
+
+
+def test_a_proof_names_triton_and_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(kernels, "triton_version", lambda: "3.9.0")
+    monkeypatch.setattr(kernels, "wanted", lambda: os.environ.get("WYR_KERNELS") != "off")
+    assert gpu_version() == f"{torch.__version__}, Triton 3.9.0, compiled"
+    monkeypatch.setenv("WYR_COMPILE", "off")
+    assert gpu_version() == f"{torch.__version__}, Triton 3.9.0"
+    monkeypatch.setenv("WYR_KERNELS", "off")
+    assert gpu_version() == str(torch.__version__)
 
 
 def test_out_of_memory_empties_torchs_cache(

@@ -22,7 +22,8 @@ from wyr_batch.train.data.markers import labels_of, prepare_markers
 from wyr_batch.train.data.pieces import Pieces, cut_batch
 from wyr_batch.train.data.prepare import RANKS as RANK_NAMES
 from wyr_batch.train.data.prepare import split_of
-from wyr_batch.train.fit.explainer import ExplainerLoss, ExplainerTraining, TrainedExplainer
+from wyr_batch.train.fit.explainer import ExplainerTraining, TrainedExplainer
+from wyr_batch.train.fit.explainer_loss import ExplainerLoss
 from wyr_batch.train.fit.loop import LoopConfig, last_whole_checkpoint, train
 from wyr_batch.train.fit.losses import (
     area_loss,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -58,6 +60,13 @@ class Toy(NamedTuple):
     last: Callable[[Any], torch.nn.Module] | None = None
 
 
+def new_folder(name: str) -> Path:
+    """Return a folder that is gone when Python ends."""
+    folder = Path(mkdtemp(prefix=f"{name}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def save_tokenizer(folder: Path, kind: tuple[tuple[str, ...], str, str | None], pairs: bool) -> None:
     """Write a tokenizer of words w5, w6, ... with special tokens around them."""
     special, single, pair = kind
@@ -90,7 +99,7 @@ def vary(model: torch.nn.Module) -> None:
 def text_toy(name: str) -> Toy:
     """Return a classifier of texts or proteins."""
     config, model, kind, site, last = _text(name)
-    folder = Path(mkdtemp(prefix=f"{name}-"))
+    folder = new_folder(name)
     torch.manual_seed(0)
     with quiet_transformers():
         reference = model(config)
@@ -174,7 +183,7 @@ class _Reader(torch.nn.Module):
 @cache
 def read_toy(name: str, pooling: str = "mean") -> Toy:
     """Return a classifier of reads in the published layout: dnabert, llama or mistral."""
-    folder = Path(mkdtemp(prefix=f"{name}-"))
+    folder = new_folder(name)
     torch.manual_seed(0)
     sizes = {**SIZES, "vocab_size": WORDS, "max_position_embeddings": 64, "initializer_range": 0.3}
     more = {"num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 4}

@@ -13,7 +13,7 @@ bundle is loaded once for each, and two batches are in flight:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -70,7 +70,8 @@ def open_engines(bundle: Bundle, request: EngineRequest) -> list[Engine]:
     """Load a bundle once for each batch that is to be in flight.
 
     Returns: engines that may run at the same time, each fed by a thread of its own; those of one GPU share its
-        weights. On a CPU one, for it takes all threads by itself.
+        weights. On a CPU one, for it takes all threads by itself; of torch on a GPU one, which has room for several
+        batches (`Engine.in_flight`).
     Raises: UsageError, ModelError, MissingExtraError; never a silent fallback from what was asked for.
     """
     request = replace(request, threads=request.threads or available_cpus())
@@ -175,9 +176,9 @@ def runtime_version(runtime: str) -> str:
         from wyr_batch.engines.onnx_cuda import import_onnxruntime
 
         return str(import_onnxruntime().__version__)
-    from wyr_batch.engines.torch import import_torch
+    from wyr_batch.engines.torch import gpu_version
 
-    return str(import_torch("cuda").__version__)
+    return gpu_version()
 
 
 def usable_runtimes(runtime: str, dtype: str, problems: dict[str, str]) -> dict[str, str]:
@@ -231,7 +232,7 @@ def open_on_gpus(bundle: Bundle, device: str, request: EngineRequest) -> list[En
 
     Args:
         device: 'cuda', 'cuda:N' or 'cuda:all'; that of the request is not looked at.
-    Returns: `in_flight` engines for each GPU, all of one runtime and precision.
+    Returns: engines of one runtime and precision: for each GPU `in_flight`, or one with room for so many.
     Raises: UsageError, MissingExtraError if the GPU or runtime is not there; ModelError if what was asked for is not
         in the bundle or fails its proof. With precision 'auto', float32 follows a float16 that fails, and is said.
     """
@@ -279,29 +280,34 @@ def _open_way(bundle: Bundle, gpus: Sequence[Gpu], request: EngineRequest, versi
     engines: list[Engine] = []
     with ExitStack() as on_failure:
         for position, gpu in enumerate(gpus):
-            make = load_on_gpu(bundle, gpu, request)
-            for _ in range(request.in_flight):
-                engines.append(on_failure.enter_context(make()))
+            for engine in load_on_gpu(bundle, gpu, request):
+                engines.append(on_failure.enter_context(engine))
             if gpu.name not in [other.name for other in gpus[:position]]:
                 ensure_proven(engines[-1], version, gpu, request.threads)
         on_failure.pop_all()
     return engines
 
 
-def load_on_gpu(bundle: Bundle, gpu: Gpu, request: EngineRequest) -> Callable[[], Engine]:
-    """Load what the engines of one GPU share, and return what makes an engine; nothing is proven here."""
-    dtype, masked_calls = request.dtype, request.masked_calls
+def load_on_gpu(bundle: Bundle, gpu: Gpu, request: EngineRequest) -> Iterator[Engine]:
+    """Load what the engines of one GPU share, and yield them: one for each batch in flight; of torch, one for all.
+
+    Nothing is proven here.
+    """
+    dtype, masked_calls, in_flight = request.dtype, request.masked_calls, request.in_flight
     if request.runtime == "torch":
         from wyr_batch.engines.torch import LoadedModel, TorchEngine
 
         model = LoadedModel(bundle, dtype, gpu.device, request.threads)
-        return lambda: TorchEngine(bundle, dtype, model, masked_calls)
-    if request.runtime == "onnx":
+        yield TorchEngine(bundle, dtype, model, masked_calls, in_flight)
+    elif request.runtime == "onnx":
         from wyr_batch.engines.onnx_cuda import LoadedSession, OnnxCudaEngine
 
         session = LoadedSession(bundle, dtype, cuda_device(gpu), masked_calls)
-        return lambda: OnnxCudaEngine(bundle, dtype, session)
-    from wyr_batch.engines.tensorrt import LoadedPlan, TensorRtEngine
+        for _ in range(in_flight):
+            yield OnnxCudaEngine(bundle, dtype, session)
+    else:
+        from wyr_batch.engines.tensorrt import LoadedPlan, TensorRtEngine
 
-    plan = LoadedPlan(bundle, dtype, cuda_device(gpu))
-    return lambda: TensorRtEngine(bundle, dtype, plan)
+        plan = LoadedPlan(bundle, dtype, cuda_device(gpu))
+        for _ in range(in_flight):
+            yield TensorRtEngine(bundle, dtype, plan)

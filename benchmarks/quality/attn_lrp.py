@@ -25,10 +25,11 @@ def half(product: Tensor) -> Tensor:
     return 0.5 * product + 0.5 * product.detach()
 
 
-def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+def norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
+    """Return what a layer norm gives, its scale a constant."""
     centred = x - x.mean(dim=-1, keepdim=True)
-    scale = torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + norm.eps).detach()
-    return centred * scale * norm.weight + norm.bias
+    scale = torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + layer.eps).detach()
+    return centred * scale * layer.weight + layer.bias
 
 
 def _silu(x: Tensor) -> Tensor:
@@ -58,11 +59,11 @@ def relevance(model: Explanandum, embedded: Tensor, input_ids: Tensor, rank: int
         bias, x = padding_bias(model.valid(input_ids), leaf.dtype), leaf
         layers: list[Any] = list(encoder.encoder.layer)
         for layer in layers:
-            mixed = _attention(_norm(x, layer.attention.LayerNorm), bias, angles, layer.attention.self)
+            mixed = _attention(norm(x, layer.attention.LayerNorm), bias, angles, layer.attention.self)
             x = x + layer.attention.output.dense(mixed)
-            gate, up = layer.intermediate.dense(_norm(x, layer.LayerNorm)).chunk(2, dim=-1)
+            gate, up = layer.intermediate.dense(norm(x, layer.LayerNorm)).chunk(2, dim=-1)
             x = x + layer.output.dense(half(_silu(gate) * up))
-        hidden = _norm(x, encoder.encoder.emb_layer_norm_after)
+        hidden = norm(x, encoder.encoder.emb_layer_norm_after)
         logits = model.logits(model.pool(hidden, input_ids, None))[:, model.slices[rank]]
         own = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
         rivals = torch.softmax(logits.scatter(1, targets.unsqueeze(1), -torch.inf), dim=1).detach()

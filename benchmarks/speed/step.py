@@ -38,7 +38,7 @@ def main() -> None:
     from wyr_batch.train.config import ExplainerTraining
     from wyr_batch.train.data.batches import StepBatches
     from wyr_batch.train.data.labelled import load_reads, read_table
-    from wyr_batch.train.fit.explainer import ExplainerLoss
+    from wyr_batch.train.fit.explainer_loss import ExplainerLoss
     from wyr_batch.train.fit.trained_explainer import TrainedExplainer
 
     from wyr_batch.models.checkpoints import load_explainer, load_explanandum

@@ -6,6 +6,7 @@ pytest -m gpu tests/gpu
 from __future__ import annotations
 
 import threading
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -72,24 +73,31 @@ def test_opens_only_if_proven_and_rows_do_not_depend_on_company(way: tuple[str, 
 
 def test_two_in_flight_give_what_one_gives(way: tuple[str, str]) -> None:
     engines = open_engines(load_bundle(), EngineRequest("cuda", *way, 2))
-    assert len(engines) == 2
-    batches = [batch(n, 8 * n) for n in (3, 17, 8, 25)]
-    wanted = [engines[0].infer(*each) for each in batches]
+    assert sum(engine.in_flight for engine in engines) == 2
+    batches = [batch(n, 8 * n) for n in (3, 17, 8, 25)] * 5
+    wanted = [engines[0].infer(*each) for each in batches[:4]]
     found: dict[int, list[EngineOutput]] = {}
 
     def run(index: int) -> None:
-        found[index] = [engines[index].infer(*each) for _ in range(5) for each in batches]
+        engine, outputs = engines[index], []
+        under_way = deque([engine.start(*each) for each in batches[: engine.in_flight - 1]])
+        for each in batches[len(under_way) :]:
+            under_way.append(engine.start(*each))
+            outputs.append(engine.finish(under_way.popleft()))
+        found[index] = outputs + [engine.finish(each) for each in under_way]
 
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(engines))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     for engine in engines:
         engine.close()
+    assert len(found) == len(engines)
     for outputs in found.values():
+        assert len(outputs) == len(batches)
         for i, out in enumerate(outputs):
-            np.testing.assert_allclose(out.probs, wanted[i % len(batches)].probs, atol=1e-3)
+            np.testing.assert_allclose(out.probs, wanted[i % 4].probs, atol=1e-3)
 
 
 def test_run_end_to_end_calls_what_the_cpu_calls(way: tuple[str, str], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from wyr_batch.checks.files import shown_path
 from wyr_batch.checks.outputs import FOLDER, Output, Source, check_outputs
 from wyr_batch.cli.log import set_up
 from wyr_batch.cli.params import GroupedCommand, NamedPath
-from wyr_batch.errors import InputError, MissingExtraError, UsageError
+from wyr_batch.errors import MissingExtraError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +38,14 @@ GROUPS = {
     "window_bp",
     default=1500,
     metavar="BP",
-    help="Length in bases above which `wyr-batch run` cuts a read into windows.",
+    help="Length in bases above which `wyr-batch run` cuts a read into windows; of 6-mers only.",
 )
-@click.option("--max-tokens", default=512, help="Longest input of the graph in tokens, <cls> included.")
+@click.option("--max-tokens", default=512, help="Longest input of the graph in tokens, special ones included.")
 @click.option(
     "--verify",
     type=NamedPath(),
     metavar="READS",
-    help="Compare the graph with torch on all of these reads. [default: the built-in reads, as many as 20 s allow]",
+    help="Compare the graph with torch on all of these reads or texts. [default: built-in reads for 20 s; else random]",
 )
 @click.option(
     "--metrics", type=NamedPath(), metavar="JSON", help="Put the output of `wyr-batch evaluate` into the bundle."
@@ -95,7 +95,7 @@ def command(
     set_up(quiet, False, None)
     from wyr_batch.bundle import load_bundle, starter_path
     from wyr_batch.host import available_cpus
-    from wyr_batch.proof.batches import READS, token_arrays
+    from wyr_batch.proof.batches import READS
 
     if (explanandum_dir is None) != (explainer_dir is None):
         raise UsageError("--explanandum, --explainer", "one of the two", "both, or neither for the starter")
@@ -106,9 +106,6 @@ def command(
     described: dict[str, Any] = {}
     if metrics:
         described["metrics"] = read_metrics(metrics)
-    reads = token_arrays(verify or READS)
-    if not reads:
-        raise InputError(f"--verify {shown_path(verify or READS)}", "no read with a base", "at least one")
     try:
         bundles = importlib.import_module("wyr_batch.export.write_bundle")
     except ModuleNotFoundError as error:
@@ -135,7 +132,7 @@ def command(
         explanandum_dir,
         explainer_dir,
         output,
-        reads=reads,
+        reads=verify or READS,
         dtypes=precisions,
         half_checkpoint=half_checkpoint,
         compact=half_checkpoint,

@@ -10,7 +10,7 @@ import click
 
 from wyr_batch.checks.files import shown_path
 from wyr_batch.cli.params import GroupedCommand, NamedPath
-from wyr_batch.engines.base import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS
+from wyr_batch.engines.base import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, TORCH_GPU_BATCH_TOKENS
 from wyr_batch.errors import UsageError
 from wyr_batch.job.config import MASK_DTYPES, RunConfig
 from wyr_batch.rows.parts import PART_S
@@ -61,7 +61,7 @@ _GROUPS = {
     "--max-batch-tokens",
     type=int,
     default=0,
-    show_default=f"{CPU_BATCH_TOKENS} on a CPU, {GPU_BATCH_TOKENS} on a GPU",
+    show_default=f"{CPU_BATCH_TOKENS} on a CPU, {GPU_BATCH_TOKENS} on a GPU, {TORCH_GPU_BATCH_TOKENS} there with torch",
     help="Tokens per batch, padding included; lower it to save memory. A read of 1,500 bp has 251.",
 )
 @click.option("--mask-dtype", type=click.Choice(MASK_DTYPES), default="float32", help="Type of the mask values.")

@@ -10,8 +10,6 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-
 from wyr_batch.draw.runs import Run
 
 # Invisible, and part of how letters are joined or in which direction they run; they steer no terminal.
@@ -29,6 +27,13 @@ def shown_letter(letter: str) -> str:
     if letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs":
         return letter
     return " " if letter == "\t" else letter.encode("unicode_escape").decode()
+
+
+def cells_of(text: str) -> int:
+    """Return how many cells of a terminal a text takes."""
+    from rich.cells import cell_len  # here: who only computes needs no rich
+
+    return cell_len(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class Cluster:
     @property
     def is_wide(self) -> bool:
         """True for ideographs and other letters of two cells, beside which a line may end."""
-        return len(self.shown) == 1 and cell_len(self.shown) > 1
+        return len(self.shown) == 1 and cells_of(self.shown) > 1
 
 
 def clusters(text: str) -> Iterator[Cluster]:
@@ -78,7 +83,7 @@ def clusters(text: str) -> Iterator[Cluster]:
         while shown == text[start:end] and end < n and _goes_on(text, start, end):
             end += 1
             shown = text[start:end]
-        yield Cluster(start, end, shown, cell_len(shown))
+        yield Cluster(start, end, shown, cells_of(shown))
         start = end
 
 

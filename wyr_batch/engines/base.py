@@ -4,10 +4,17 @@
         out = engine.infer(input_ids, explain_ids)
 
 `infer` checks what goes in and what comes out; a runtime writes only `_infer`. It may be called from any thread: calls
-on one engine run one after the other, for each takes the whole device anyway. An engine on a GPU runs them all in one
-thread of its own, for the libraries of CUDA keep handles and plans by thread, and making them takes time. What it
-returns is the caller's to keep. A runtime's threads do not survive a fork, so an engine works in the process that
-opened it only.
+on one engine run one after the other, for each takes the whole device anyway. Its two halves are
+
+    handle = engine.start(input_ids, explain_ids)
+    out = engine.finish(handle)
+
+Where `in_flight` is more than 1, `start` only enqueues (a runtime writes `_start` and `_finish`), so that the next
+batch can be started before this one is waited for. Elsewhere `start` does the work.
+
+An engine on a GPU runs them all in one thread of its own, for the libraries of CUDA keep handles and plans by thread,
+and making them takes time. What it returns is the caller's to keep. A runtime's threads do not survive a fork, so an
+engine works in the process that opened it only.
 """
 
 from __future__ import annotations
@@ -17,9 +24,10 @@ import logging
 import os
 import threading
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -29,9 +37,10 @@ from wyr_batch.errors import EngineError, OutOfMemory, ShapeError, WyrError
 from wyr_batch.host import give_back_freed_memory
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-# What fills a device: two batches of the second are in flight on a GPU. Memory depends on it.
-CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 8192, 49152
+# What fills a device: two batches are in flight on a GPU. Memory depends on it.
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, TORCH_GPU_BATCH_TOKENS = 8192, 49152, 98304
 
 _MEMORY_SIGNS = (
     "out of memory",
@@ -60,12 +69,22 @@ def _words_of(error: Exception) -> str:
     return " ".join(line for line in lines if line and not line.startswith("Exception from "))[:200]
 
 
+class Started(NamedTuple):
+    """A batch of `n_rows` rows of `n_tokens` tokens that an engine has started; `handle` is the runtime's own."""
+
+    n_rows: int
+    n_tokens: int
+    handle: Any
+
+
 class Engine(abc.ABC):
     """One bundle loaded on one device.
 
     Attributes:
         pad_to: rows are best padded to a multiple of so many tokens; any length gives the same results.
+        pads_equal_rows: that holds for rows of one length, too.
         default_batch_tokens: padded tokens of a batch that fills the device.
+        in_flight: batches that are best started before the first of them is waited for.
         masked_calls: the masked read is classified as well; without, the second pass is left out.
         has_thread: batches run in one thread of the engine's own, whichever calls.
     """
@@ -74,12 +93,14 @@ class Engine(abc.ABC):
     device: str
     dtype: str
     pad_to: int = 1
+    pads_equal_rows: bool = True
+    in_flight: int = 1
     default_batch_tokens: int = CPU_BATCH_TOKENS
     has_thread: bool = False
 
     def __init__(self, bundle: Bundle, masked_calls: bool = True) -> None:
         self.bundle, self.masked_calls = bundle, masked_calls
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = threading.RLock()
         self._process_id = os.getpid()
         self._closed = False
         self._thread: ThreadPoolExecutor | None = None
@@ -95,6 +116,12 @@ class Engine(abc.ABC):
             fails; EngineError if the engine is closed, or was opened in another process.
         """
         self.check_usable()  # before the lock, which a fork may have left taken
+        with self._one_at_a_time:
+            return self.finish(self.start(input_ids, explain_ids))
+
+    def start(self, input_ids: Int32s, explain_ids: Int32s) -> Started:
+        """Begin one batch; arguments and errors as of `infer`. It is finished once, or given up."""
+        self.check_usable()
         rows, n_tokens = input_ids.shape
         wanted = (rows, len(self.bundle.ranks))
         if input_ids.dtype != np.int32 or explain_ids.dtype != np.int32 or explain_ids.shape != wanted:
@@ -112,7 +139,13 @@ class Engine(abc.ABC):
             )
         with self._one_at_a_time:
             self.check_usable()
-            out = self._guarded(input_ids, explain_ids)
+            return Started(rows, n_tokens, self._guarded(rows, n_tokens, self._start, input_ids, explain_ids))
+
+    def finish(self, started: Started) -> EngineOutput:
+        """Wait for a batch that `start` has begun; result and errors as of `infer`."""
+        self.check_usable()
+        rows, n_tokens, handle = started
+        out = self._guarded(rows, n_tokens, self._finish, handle)
         shapes = output_shapes(rows, n_tokens, len(self.bundle.ranks), self.bundle.n_classes)
         if not self.masked_calls:
             shapes[OF_SECOND_PASS] = (rows, 0)
@@ -139,15 +172,15 @@ class Engine(abc.ABC):
         if self._closed:
             raise EngineError(self.describe(), "a batch after it was closed", "an open engine", "Load it.")
 
-    def _guarded(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
-        rows, n_tokens = input_ids.shape
+    def _guarded(self, rows: int, n_tokens: int, step: Callable[..., T], *arguments: Any) -> T:
+        """Take a step with a batch of that shape, in the engine's thread if it has one."""
         failure: WyrError
         try:
             if not self.has_thread:
-                return self._infer(input_ids, explain_ids)
+                return step(*arguments)
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, f"wyr-{self.device}")
-            return self._thread.submit(self._infer, input_ids, explain_ids).result()
+            return self._thread.submit(step, *arguments).result()
         except OutOfMemory as error:
             failure = error.with_traceback(None)
         except WyrError:
@@ -167,6 +200,14 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput: ...
+
+    def _start(self, input_ids: Int32s, explain_ids: Int32s) -> Any:
+        """Begin a batch; what is returned goes to `_finish`."""
+        return self._infer(input_ids, explain_ids)
+
+    def _finish(self, handle: Any) -> EngineOutput:
+        out: EngineOutput = handle
+        return out
 
     def _make_room(self) -> None:
         """Give back memory that a batch too large has taken, so that a smaller one finds it."""

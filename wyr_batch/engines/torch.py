@@ -1,26 +1,37 @@
-"""Torch eager from the checkpoint: the float32 reference on the CPU, and on a GPU a rival to TensorRT.
+"""Torch from the checkpoint: the float32 reference on the CPU, and on a GPU a rival to TensorRT.
 
-    LoadedModel   one per device, shared: the fused module with its weights
-    TorchEngine, one per batch in flight: on a GPU a stream and pinned buffers, on the CPU the same code without them
+    LoadedModel   one per device: the fused module with its weights, on a GPU in the form of models/gpu/fused.py
+    TorchEngine   one per device: on a GPU with two slots, each a batch in flight
 
-On a GPU the encoder's attention is one of torch's fused kernels, and the Explainer's LSTMs are cuDNN's, both
-directions in one. What torch keeps for the process is set while an engine is open on a GPU; see `_Switches`. Not
-handled: CUDA graphs and torch.compile; batches of tens of thousands of tokens keep a GPU busy for longer than their
-launches take.
+On a GPU the next batch is enqueued before the one before is waited for, by one thread: two threads would take turns at
+Python's lock. When a model is loaded on a GPU, plain torch, torch.compile (`WYR_COMPILE=off`: not) and the kernels of
+wyr_batch/kernels (`WYR_KERNELS=off`: not) are compared and timed on it, and the fastest that is right is used. What
+torch keeps for the process is set meanwhile, and while an engine is open on a GPU; see `_Switches`. Not handled: CUDA
+graphs, for batches of tens of thousands of tokens keep a GPU busy for longer than their launches take; ragged rows
+without padding (torch.nn.attention.varlen).
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from contextlib import nullcontext
-from typing import Any
-
-import numpy.typing as npt
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from wyr_batch.bundle import Bundle
-from wyr_batch.engines.base import GPU_BATCH_TOKENS, Engine
+from wyr_batch.engines.base import TORCH_GPU_BATCH_TOKENS, Engine
 from wyr_batch.engines.signature import EngineOutput, Int32s
 from wyr_batch.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from wyr_batch.models.explainer import Explainer
+    from wyr_batch.models.explanandum import Explanandum
+    from wyr_batch.models.fused import Fused
+
+
+# Of one function: two for each GPU and model. Beyond torch's own limit of 8 it compiles no more, and hardly says so.
+MOST_GRAPHS = 64
 
 
 def import_torch(device: str) -> Any:
@@ -41,6 +52,20 @@ def import_torch(device: str) -> Any:
             "See https://pytorch.org for the command that installs it, and leave constraints.txt out.",
         )
     return torch
+
+
+def _may_compile() -> bool:
+    return os.environ.get("WYR_COMPILE", "on") != "off"
+
+
+def gpu_version() -> str:
+    """Return torch's version, and what else decides which kernels a GPU runs. Raises: as `import_torch`."""
+    parts = [str(import_torch("cuda").__version__)]
+    from wyr_batch.kernels import choose as kernels
+
+    parts += [f"Triton {kernels.triton_version()}"] if kernels.wanted() else []
+    parts += ["compiled"] if _may_compile() else []
+    return ", ".join(parts)
 
 
 class _Switches:
@@ -70,6 +95,14 @@ class _Switches:
             if not self._n_open:
                 self._set(torch, self._before)
 
+    @contextmanager
+    def held(self, torch: Any) -> Iterator[None]:
+        self.hold(torch)
+        try:
+            yield
+        finally:
+            self.let_go(torch)
+
     @staticmethod
     def _set(torch: Any, values: tuple[bool, bool, bool]) -> None:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = values[:2]
@@ -77,6 +110,31 @@ class _Switches:
 
 
 _switches = _Switches()
+
+
+def gpu_form(
+    torch: Any, explanandum: Explanandum, explainer: Explainer, dtype: str, max_tokens: int, device: Any
+) -> Fused:
+    """Return loaded models on a GPU; Nucleotide Transformers in a GPU's form, by the fastest ways that are right there.
+
+    Other families compute as they do on a CPU.
+    """
+    from wyr_batch.kernels import choose as kernels
+    from wyr_batch.models.families.nt import NtExplanandum
+    from wyr_batch.models.fused import Fused
+    from wyr_batch.models.gpu.fused import GpuFused
+    from wyr_batch.models.precision import in_precision
+
+    if not isinstance(explanandum, NtExplanandum):
+        return in_precision(Fused(explanandum, explainer).eval(), dtype).to(device)
+    module = GpuFused(explanandum, explainer, getattr(torch, dtype), max_tokens).to(device)
+    if _may_compile():
+        from torch._dynamo import config
+
+        config.recompile_limit = max(MOST_GRAPHS, config.recompile_limit)
+    with _switches.held(torch), torch.cuda.device(device):
+        module.choose_ways(torch.compile if _may_compile() else None, kernels.wanted())
+    return module
 
 
 class LoadedModel:
@@ -99,61 +157,50 @@ class LoadedModel:
         self.device = torch.device(device)
         explanandum, _ = load_explanandum(checkpoint / "explanandum")
         explainer = load_explainer(checkpoint / "explainer")
+        self.module: Fused
         if device == "cpu":
             torch.set_num_threads(threads)
+            self.module = in_precision(Fused(explanandum, explainer).eval(), dtype)
         else:
-            explainer.prepare_for_gpu()
-        self.module = in_precision(Fused(explanandum, explainer).eval(), dtype).to(self.device)
+            self.module = gpu_form(torch, explanandum, explainer, dtype, bundle.max_tokens, self.device)
 
 
-class TorchEngine(Engine):
-    """One batch in flight through a model."""
+class _Slot:
+    """What one batch in flight on a GPU has of its own: two streams and pinned buffers."""
 
-    runtime = "torch"
-
-    def __init__(self, bundle: Bundle, dtype: str, model: LoadedModel, masked_calls: bool = True) -> None:
-        super().__init__(bundle, masked_calls)
-        self.dtype, self.device = dtype, str(model.device)
-        self._model, self._torch = model, model.torch
-        self._on_gpu = model.device.type == "cuda"
-        if self._on_gpu:
-            self.pad_to, self.default_batch_tokens, self.has_thread = 8, GPU_BATCH_TOKENS, True
-        self._stream = self._torch.cuda.Stream(model.device) if self._on_gpu else None
+    def __init__(self, torch: Any, device: Any) -> None:
+        self._torch, self._device = torch, device
+        self.stream, self._side = torch.cuda.Stream(device), torch.cuda.Stream(device)
         self._buffers: dict[str, Any] = {}
-        if self._on_gpu:
-            _switches.hold(self._torch)
 
-    def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
-        torch = self._torch
-        with torch.inference_mode(), torch.cuda.stream(self._stream) if self._on_gpu else nullcontext():
-            there = self._there("input_ids", input_ids), self._there("explain_ids", explain_ids)
-            out = self._model.module(*there, masked_calls=self.masked_calls)
-            back = [self._back(name, tensor) for name, tensor in out._asdict().items()]
-            if self._stream is not None:
-                self._stream.synchronize()
-            return EngineOutput._make(self._array(tensor) for tensor in back)
+    def aside(self, work: Callable[[], Any]) -> Callable[[], Any]:
+        """Enqueue work beside what this slot's stream does from now on; return what makes the stream wait for it.
 
-    def _there(self, name: str, values: Int32s) -> Any:
-        """Return the array as a tensor on the device; through pinned memory where it is a GPU."""
+        Memory needs no more care: what the work reads is held until it is waited for, and what it has made is written
+        again only by later work of this slot, which begins with waiting for the stream.
+        """
+        self._side.wait_stream(self.stream)
+        with self._torch.cuda.stream(self._side):
+            result = work()
+
+        def wait() -> Any:
+            self.stream.wait_stream(self._side)
+            return result
+
+        return wait
+
+    def there(self, name: str, values: Int32s) -> Any:
+        """Start copying an array to the device, through pinned memory; return the tensor there."""
         tensor = self._torch.from_numpy(values)
-        if not self._on_gpu:
-            return tensor
         pinned = self._pinned(name, tensor)
         pinned.copy_(tensor)
-        return pinned.to(self._model.device, non_blocking=True)
+        return pinned.to(self._device, non_blocking=True)
 
-    def _back(self, name: str, tensor: Any) -> Any:
-        """Start bringing a tensor to the host; done when the stream is."""
-        if not self._on_gpu:
-            return tensor
+    def back(self, name: str, tensor: Any) -> Any:
+        """Start copying a tensor to pinned memory; it is there when the stream has been waited for."""
         pinned = self._pinned(name, tensor)
         pinned.copy_(tensor, non_blocking=True)
         return pinned
-
-    def _array(self, tensor: Any) -> npt.NDArray[Any]:
-        """Return a tensor on the host as an array; a copy where the memory is used again."""
-        array: npt.NDArray[Any] = tensor.numpy()
-        return array.copy() if self._on_gpu else array
 
     def _pinned(self, name: str, like: Any) -> Any:
         """Return pinned memory of a tensor's shape and type, part of a buffer that grows on demand."""
@@ -162,13 +209,68 @@ class TorchEngine(Engine):
             held = self._buffers[name] = self._torch.empty(like.numel(), dtype=like.dtype, pin_memory=True)
         return held[: like.numel()].view(like.shape)
 
+
+class TorchEngine(Engine):
+    """A model, and on a GPU the batches in flight through it."""
+
+    runtime = "torch"
+
+    def __init__(
+        self, bundle: Bundle, dtype: str, model: LoadedModel, masked_calls: bool = True, in_flight: int = 2
+    ) -> None:
+        """
+        Args:
+            in_flight: on a GPU, batches that are best started before the first is waited for.
+        """
+        super().__init__(bundle, masked_calls)
+        self.dtype, self.device = dtype, str(model.device)
+        self._model, self._torch = model, model.torch
+        self._on_gpu = model.device.type == "cuda"
+        self._in_gpu_form = hasattr(model.module, "choose_ways")  # a GpuFused, which is told more of a batch
+        self._idle: list[_Slot] = []
+        if self._on_gpu:
+            self.pad_to, self.pads_equal_rows, self.in_flight = 8, False, in_flight
+            self.default_batch_tokens, self.has_thread = TORCH_GPU_BATCH_TOKENS, True
+            _switches.hold(self._torch)
+
+    def _infer(self, input_ids: Int32s, explain_ids: Int32s) -> EngineOutput:
+        torch = self._torch
+        with torch.inference_mode():
+            there = torch.from_numpy(input_ids), torch.from_numpy(explain_ids)
+            out = self._model.module(*there, masked_calls=self.masked_calls)
+        return EngineOutput._make(tensor.numpy() for tensor in out)
+
+    def _start(self, input_ids: Int32s, explain_ids: Int32s) -> Any:
+        """Enqueue a batch on a GPU; on the CPU, run it."""
+        if not self._on_gpu:
+            return super()._start(input_ids, explain_ids)
+        torch = self._torch
+        slot = self._idle.pop() if self._idle else _Slot(torch, self._model.device)
+        options: dict[str, Any] = {"masked_calls": self.masked_calls}
+        if self._in_gpu_form:
+            options["padded"] = bool((input_ids[:, -1] == self.bundle.vocabulary.pad_id).any())
+            options["aside"] = slot.aside
+        with torch.inference_mode(), torch.cuda.stream(slot.stream):
+            ids, asked = slot.there("input_ids", input_ids), slot.there("explain_ids", explain_ids)
+            out = self._model.module(ids, asked, **options)
+            return slot, [slot.back(name, tensor) for name, tensor in out._asdict().items()]
+
+    def _finish(self, handle: Any) -> EngineOutput:
+        if not self._on_gpu:
+            return super()._finish(handle)
+        slot, back = handle
+        slot.stream.synchronize()
+        out = EngineOutput._make(tensor.numpy().copy() for tensor in back)
+        self._idle.append(slot)
+        return out
+
     def _make_room(self) -> None:
-        self._buffers.clear()
+        self._idle.clear()
         if self._on_gpu:
             self._torch.cuda.empty_cache()
 
     def _close(self) -> None:
-        """Give back buffers; the model goes with its last engine."""
-        self._buffers.clear()
+        """Give back streams and buffers; the model goes with its last engine."""
+        self._idle.clear()
         if self._on_gpu:
             _switches.let_go(self._torch)

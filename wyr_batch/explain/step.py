@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from wyr_batch.engines.base import Engine
+from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.explain.retry import BatchRunner
 from wyr_batch.ranks import rank_slices
 from wyr_batch.tokens.batches import kept_tokens, plan_batches
 from wyr_batch.tokens.plan import Work
 from wyr_batch.tokens.tokens import Int32s, Int64s
 from wyr_batch.tokens.windows import Float32s, combine_probs
+from wyr_batch.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,38 @@ class ExplainStep:
         self.slices = rank_slices([len(rank.labels) for rank in engine.bundle.ranks])
 
     def __call__(self, work: Work) -> Explained:
+        """Explain a chunk of reads."""
+        parts = self.parts(work)
+        try:
+            while True:
+                next(parts)
+        except StopIteration as end:
+            done: Explained = end.value
+            return done
+        finally:
+            self.runner.wait_for_all()  # what an exception has left under way
+
+    def parts(self, work: Work) -> Generator[None, None, Explained]:
+        """Explain a chunk, in three parts if the engine has room for two batches, so that it is never without one.
+
+        Yields: when the first batch is started, before which another chunk's last one may be under way; and when
+            only the last is under way, so that another chunk's first one may be started.
+        Returns: what `__call__` returns.
+        """
         n_windows, n_ranks, n_tokens = len(work.windows), len(self.slices), len(work.tokens.ids)
         n_classes = self.slices[-1].stop
-        buffers = _Buffers(n_windows, n_ranks, n_classes, n_tokens, self.rank_masks, self.masked_calls)
+        vocabulary = self.runner.engine.bundle.vocabulary
+        sizes = n_windows, n_ranks, n_classes, n_tokens
+        buffers = _Buffers(*sizes, self.rank_masks, self.masked_calls, vocabulary)
         wanted = np.broadcast_to(self.explain_row, (n_windows, n_ranks)).copy()
-        self._run(work, work.batches, wanted, buffers)
+        run = self.runner.begin(work, work.batches, wanted, buffers.failed)
+        if (room := self.runner.engine.in_flight - 1) > 0:
+            run.start_first()
+            yield
+            buffers.take(work, run.results(leave=room))
+            yield
+        buffers.take(work, run.results())
+        buffers.copy_repeats(work)
 
         probs = combine_probs(buffers.probs, work.windows, self.slices)
         explained = self._called(probs)
@@ -88,9 +117,11 @@ class ExplainStep:
             rows = np.flatnonzero(other_call)
             pad_to = self.runner.engine.pad_to
             budget = max(len(batch) * self.runner.n_padded(work, batch) for batch in work.batches)
-            counts, n_special = work.windows.count[rows], self.runner.engine.bundle.vocabulary.n_special
-            again = [rows[batch] for batch in plan_batches(counts, budget, pad_to, n_special)]
-            self._run(work, again, wanted, buffers, plain=False)
+            counts = work.windows.count[rows]
+            again = [rows[batch] for batch in plan_batches(counts, budget, pad_to, vocabulary.n_special)]
+            run = self.runner.begin(work, again, wanted, buffers.failed)
+            buffers.take(work, run.results(), plain=False)
+            buffers.copy_repeats(work)
         masked_probs = np.zeros((len(probs), 0), np.float32)
         if self.masked_calls:
             masked_probs = combine_probs(buffers.masked_probs, work.windows, self.slices)
@@ -118,34 +149,21 @@ class ExplainStep:
         called = np.stack([probs[:, classes].argmax(axis=1) for classes in self.slices], axis=1)
         return np.where(self.explain_row >= 0, self.explain_row, called).astype(np.int32)
 
-    def _run(
-        self, work: Work, batches: Iterable[Int64s], wanted: Int32s, buffers: _Buffers, plain: bool = True
-    ) -> None:
-        vocabulary = self.runner.engine.bundle.vocabulary
-        n_before = len(vocabulary.prefix)
-        for batch in batches:
-            for rows, n_padded, out in self.runner.run(work, batch, wanted, buffers.failed):
-                cell, token = kept_tokens(work.windows, rows, n_padded, n_before)
-                buffers.mask[token] = out.mask.ravel()[cell]
-                for r, rank_mask in enumerate(buffers.rank_masks):
-                    rank_mask[token] = out.rank_masks[:, r].ravel()[cell]
-                buffers.explained_ids[rows] = out.explained_ids
-                if self.masked_calls:
-                    buffers.masked_probs[rows] = out.masked_probs
-                if plain:
-                    buffers.probs[rows] = out.probs
-                buffers.n_run_tokens += int(work.windows.count[rows].sum()) + vocabulary.n_special * len(rows)
-                buffers.n_padded_tokens += n_padded * len(rows)
-        if len(work.repeats):
-            buffers.copy(work)
-
 
 class _Buffers:
     """Per-window and per-token results of a chunk while its batches run, in any order."""
 
     def __init__(
-        self, n_windows: int, n_ranks: int, n_classes: int, n_tokens: int, rank_masks: bool, masked_calls: bool
+        self,
+        n_windows: int,
+        n_ranks: int,
+        n_classes: int,
+        n_tokens: int,
+        rank_masks: bool,
+        masked_calls: bool,
+        vocabulary: Vocabulary,
     ) -> None:
+        self.vocabulary = vocabulary
         self.mask = np.zeros(n_tokens, np.float32)
         self.rank_masks = np.zeros((n_ranks if rank_masks else 0, n_tokens), np.float32)
         self.explained_ids = np.full((n_windows, n_ranks), -1, np.int32)
@@ -155,8 +173,25 @@ class _Buffers:
         self.n_run_tokens = 0
         self.n_padded_tokens = 0
 
-    def copy(self, work: Work) -> None:
+    def take(self, work: Work, results: Iterable[tuple[Int64s, int, EngineOutput]], plain: bool = True) -> None:
+        """Place the results of batches; plain: those of the plain pass, too."""
+        for rows, n_padded, out in results:
+            cell, token = kept_tokens(work.windows, rows, n_padded, len(self.vocabulary.prefix))
+            self.mask[token] = out.mask.ravel()[cell]
+            for r, rank_mask in enumerate(self.rank_masks):
+                rank_mask[token] = out.rank_masks[:, r].ravel()[cell]
+            self.explained_ids[rows] = out.explained_ids
+            if self.masked_probs.shape[1]:
+                self.masked_probs[rows] = out.masked_probs
+            if plain:
+                self.probs[rows] = out.probs
+            self.n_run_tokens += int(work.windows.count[rows].sum()) + self.vocabulary.n_special * len(rows)
+            self.n_padded_tokens += n_padded * len(rows)
+
+    def copy_repeats(self, work: Work) -> None:
         """Give the reads that repeat others what those have."""
+        if not len(work.repeats):
+            return
         to, of = work.repeats.spread(work.windows.first)
         for values in (self.explained_ids, self.probs, self.masked_probs):
             values[to] = values[of]

@@ -7,6 +7,8 @@ Protocol:
   they become free; a chunk is numbered as it is taken. `_InOrder` leads from them to `write`: it gives results by
   number, and an engine that is too far ahead of the slowest one waits. So memory does not grow with the input, and
   rows come out in input order.
+- An engine with room for two batches is given chunks in parts (`ExplainStep.parts`): a chunk's first batch is started
+  before the last one of the chunk before is waited for. If no chunk waits, that one is ended first.
 - The end of the input is the item `None`. An exception in `read` or in an engine travels as an item in its chunk's
   place: what comes before it is written first, then it is raised in the calling thread.
 - `check` is called while an engine waits, so that an interrupt is noticed when no reads come.
@@ -20,6 +22,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
+from typing import Protocol, runtime_checkable
 
 from wyr_batch.errors import EngineError
 from wyr_batch.explain.step import Explained
@@ -32,6 +35,7 @@ _POLL_S = 0.1
 
 Works = Generator[Work, None, None]
 Explain = Callable[[Work], Explained]
+Parts = Generator[None, None, Explained]
 Write = Callable[[Explained], None]
 Check = Callable[[], None]
 
@@ -159,22 +163,51 @@ def run_overlapped(
             to_explain.put(end)
 
     def explain_all(explain: Explain) -> None:
+        begun: tuple[int, Parts] | None = None  # the chunk before, whose last batch is under way
         with suppress(_Stopped):
             while True:
+                if begun and not to_explain.fill:
+                    end(*begun)
+                    begun = None
                 number, item = to_explain.take(check)
-                done: Explained | BaseException | None
-                if isinstance(item, Work):
+                parts = _parts(explain, item) if isinstance(item, Work) else None
+                done = None
+                if parts:
                     stats.look_at({"to explain": to_explain.fill, "to write": to_write.fill})
-                    try:
-                        with stats.timed("explain"):
-                            done = explain(item)
-                    except BaseException as error:
-                        done = error
+                    done = go_on(parts)
+                if begun:
+                    end(*begun)
+                    begun = None
+                if not parts:
+                    return to_write.put(number, item if isinstance(item, BaseException) else None)
+                if done is None:
+                    done = go_on(parts)
+                if done is None:
+                    begun = number, parts
                 else:
-                    done = item
-                to_write.put(number, done)
-                if not isinstance(done, Explained):
-                    return
+                    deliver(number, done)
+
+    def go_on(parts: Parts) -> Explained | BaseException | None:
+        """Run a chunk up to its next yield; return its results, or what it raised, if there is none."""
+        try:
+            with stats.timed("explain"):
+                next(parts)
+        except StopIteration as stopped:
+            done: Explained = stopped.value
+            return done
+        except BaseException as error:
+            return error
+        return None
+
+    def end(number: int, parts: Parts) -> None:
+        while (done := go_on(parts)) is None:
+            continue
+        deliver(number, done)
+
+    def deliver(number: int, done: Explained | BaseException) -> None:
+        to_write.put(number, done)
+        if not isinstance(done, Explained):
+            raise _Stopped
 
     def write_all() -> None:
         try:
@@ -214,6 +247,18 @@ def run_overlapped(
             reader.join(READER_JOIN_S)
     if failures:
         raise failures[0]
+
+
+@runtime_checkable
+class _InParts(Protocol):
+    def parts(self, work: Work) -> Parts: ...
+
+
+def _parts(explain: Explain, work: Work) -> Parts:
+    """Return the parts in which a chunk is explained: one, unless it can be done in several."""
+    if isinstance(explain, _InParts):
+        return (yield from explain.parts(work))
+    return explain(work)
 
 
 def _timed_reading(works: Works, stats: RunStats) -> Works:

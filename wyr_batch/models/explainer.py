@@ -8,12 +8,15 @@ Two kinds keep this contract: `lstm` (models/lstm.py), the paper's, which reads 
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from wyr_batch.errors import ModelError
 from wyr_batch.models.explanandum import Explanandum
+
+if TYPE_CHECKING:
+    from wyr_batch.kernels.choose import Timer
 
 KINDS = ("lstm", "readout")
 
@@ -49,11 +52,22 @@ class Explainer(nn.Module):
     kind: ClassVar[str]
     config: Sizes
 
-    def class_logits(self, explanandum: Explanandum, plain: PlainPass, classes: Tensor) -> Tensor:
+    def ahead(self, input_ids: Tensor, valid: Tensor) -> Tensor | None:
+        """Return what can be computed while the plain pass runs, for `class_logits`; as a rule: nothing.
+
+        Args:
+            input_ids, valid: as in `PlainPass`.
+        """
+        return None
+
+    def class_logits(
+        self, explanandum: Explanandum, plain: PlainPass, classes: Tensor, ahead: Tensor | None = None
+    ) -> Tensor:
         """Return mask logits of chosen classes.
 
         Args:
             explanandum: the classifier that made `plain`.
+            ahead: what `ahead` has given of the same reads; None computes it here.
             classes: int64 [B, N], indices among all C classes; N a multiple of the ranks, in rank order over and over.
         Returns: float32 [B, N, T]; what stands at padding means nothing.
         """
@@ -62,6 +76,13 @@ class Explainer(nn.Module):
     def sizes_of(self, explanandum: Explanandum) -> dict[str, int]:
         """Return the fields of `config` that a classifier sets, and what it sets them to."""
         return {"num_classes": sum(explanandum.n_classes)}
+
+    def choose_kernels(self, timer: Timer, timed: tuple[int, int]) -> None:
+        """Take kernels where they are right and faster; after `prepare_for_gpu`, on the device. As a rule: nothing.
+
+        Args:
+            timed: rows and tokens of the batch that is timed.
+        """
 
     def prepare_for_gpu(self) -> None:
         """Change what computes faster on a GPU in another form; after loading, on a copy. As a rule: nothing."""

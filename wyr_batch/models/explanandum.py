@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from wyr_batch.models.numbers import full_precision
 from wyr_batch.ranks import rank_slices
+from wyr_batch.vocabulary import Vocabulary
 
 POOLINGS = ("mean", "cls")
 EMBEDDINGS, NORMALISED = "embeddings", "normalised embeddings"
@@ -31,13 +32,15 @@ class Explanandum(nn.Module):
     """Token ids to one logit per class, the classes of all ranks concatenated in rank order.
 
     Attributes:
-        family: what bundle.json calls it.
+        family: what bundle.json calls it; input: what it classifies, 'reads', 'proteins' or 'text'.
+        vocabulary: its tokens, as bundle.json has them.
         mask_site: what the mask scales, `EMBEDDINGS` or `NORMALISED`.
         hidden_size: width D of hidden states; vocab_size: token ids; pad_id: of padding; max_tokens: the longest row.
         multi_label: each rank is a label that is there or not.
     """
 
     family: ClassVar[str]
+    input: str = "reads"
     mask_site: str = EMBEDDINGS
     hidden_size: int
     vocab_size: int
@@ -54,6 +57,10 @@ class Explanandum(nn.Module):
         self.pooling = pooling
 
     # What a family writes.
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        raise NotImplementedError
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Return what the mask scales, [B, T, D], 0 at padding.

@@ -12,8 +12,10 @@ runs forward over each read turned around at its own last token, so padding neve
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,12 @@ from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.models.numbers import full_precision
 
+if TYPE_CHECKING:
+    from wyr_batch.kernels.choose import Timer
+
 BATCH_NORM_EPS = 1e-5
+# Hidden states are at most 1, and cell states some more; a kernel adds in another order than cuDNN.
+LSTM_LIMIT = 2e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,7 @@ class LstmExplainer(Explainer):
         self.norm = nn.BatchNorm1d(config.n_features, eps=BATCH_NORM_EPS)
         self.head = nn.Linear(config.n_features, config.num_classes)
         self.paired: nn.ModuleList | None = None  # see pair_directions
+        self.by_kernel = False  # see choose_kernels
 
     def pair_directions(self) -> None:
         """Prepare for inference on a GPU: both directions of a layer become one LSTM of twice the width.
@@ -145,6 +153,39 @@ class LstmExplainer(Explainer):
 
     def prepare_for_gpu(self) -> None:
         self.pair_directions()
+
+    def choose_kernels(self, timer: Timer, timed: tuple[int, int]) -> None:
+        """Compute features by kernels/bilstm.py where that is right and faster. Raises: ImportError without Triton."""
+        from wyr_batch.kernels.bilstm import MOST_HIDDEN
+        from wyr_batch.kernels.choose import device_name, fastest
+
+        if self.config.hidden_size > MOST_HIDDEN:
+            return
+        device = self.embedding.weight.device
+        places = torch.arange(max(timed[1], 9), device=device)
+        generator = torch.Generator().manual_seed(0)
+        cases = []
+        for rows, n_tokens in (timed, (5, 9), (1, 1)):
+            ids = torch.randint(self.config.vocab_size, (rows, n_tokens), generator=generator).to(device)
+            lengths = torch.randint(1, n_tokens + 1, (rows, 1), generator=generator).to(device)
+            lengths[0] = n_tokens
+            cases.append((ids, places[:n_tokens] < lengths))
+        ways = {"torch": _kept(self.features), "triton": _kept(self.features_by_kernel)}
+        key = device_name(device), self.config
+        self.by_kernel = fastest("LSTM", ways, cases, LSTM_LIMIT, key, timer) == "triton"
+
+    def features_by_kernel(self, input_ids: Tensor, valid: Tensor) -> Tensor:
+        """As `features`, by a kernel that gives both directions' hidden and cell states in one pass; 0 at padding."""
+        from wyr_batch.kernels.bilstm import bilstm
+
+        lengths = valid.sum(dim=1, dtype=torch.int32)
+        x = self.embedding(input_ids)
+        for layer in range(self.config.num_layers):
+            forward, backward = self.weights(layer, backward=False), self.weights(layer, backward=True)
+            w_ih, w_hh, b_ih, b_hh = (torch.cat(pair) for pair in zip(forward, backward, strict=True))
+            hidden, cells = bilstm(x, lengths, w_ih, w_hh.view(2, 4, -1, w_hh.shape[1]), b_ih + b_hh)
+            x = hidden.flatten(2)
+        return torch.cat((x, cells.flatten(2)), dim=-1) if self.config.cell_states else x
 
     def weights(self, layer: int, backward: bool) -> list[Tensor]:
         """Return (w_ih, w_hh, b_ih, b_hh) of one direction of one LSTM layer, gates in torch's order i, f, g, o."""
@@ -175,6 +216,8 @@ class LstmExplainer(Explainer):
             valid: bool [B, T], True at tokens.
         Returns: float32 [B, T, 160] (80 without cell states); what stands at padding means nothing.
         """
+        if self.by_kernel:
+            return self.features_by_kernel(input_ids, valid)
         turn = reversal(valid)
         x = self.embedding(input_ids)
         for layer in range(self.config.num_layers):
@@ -206,11 +249,22 @@ class LstmExplainer(Explainer):
         out: Tensor = self.head(self.normalised(self.features(input_ids, valid), valid))
         return out
 
-    def class_logits(self, explanandum: Explanandum, plain: PlainPass, classes: Tensor) -> Tensor:
+    def ahead(self, input_ids: Tensor, valid: Tensor) -> Tensor:
+        """Return normalised features [B, T, F]: all but the classes' rows of the output layer."""
+        return self.normalised(self.features(input_ids, valid), valid)
+
+    def class_logits(
+        self, explanandum: Explanandum, plain: PlainPass, classes: Tensor, ahead: Tensor | None = None
+    ) -> Tensor:
         """Return mask logits of chosen classes, as `Explainer.class_logits` says; only ids and padding are read."""
-        x = self.normalised(self.features(plain.input_ids, plain.valid), plain.valid)
+        x = self.ahead(plain.input_ids, plain.valid) if ahead is None else ahead
         rows = self.head.weight[classes]  # [B, R, F]
         return rows @ x.transpose(1, 2) + self.head.bias[classes].unsqueeze(-1)
 
     def forward(self, input_ids: Tensor, valid: Tensor) -> Tensor:
         return self.logits(input_ids, valid)
+
+
+def _kept(features: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the features of tokens, 0 at padding, where they mean nothing."""
+    return lambda input_ids, valid: features(input_ids, valid) * valid.unsqueeze(-1)

@@ -128,7 +128,9 @@ class ReadoutExplainer(Explainer):
         sizes = {"hidden_size": explanandum.hidden_size, "num_ranks": len(explanandum.n_classes)}
         return super().sizes_of(explanandum) | sizes
 
-    def class_logits(self, explanandum: Explanandum, plain: PlainPass, classes: Tensor) -> Tensor:
+    def class_logits(
+        self, explanandum: Explanandum, plain: PlainPass, classes: Tensor, ahead: Tensor | None = None
+    ) -> Tensor:
         n_ranks = self.config.num_ranks
         repeats = classes.shape[1] // n_ranks
         first = torch.tensor([s.start for s in explanandum.slices], device=classes.device)

@@ -21,6 +21,8 @@ def padded_length(n_tokens: int, pad_to: int, most: int) -> int:
 def plan_batches(counts: Int64s, max_batch_tokens: int, pad_to: int = 1, n_special: int = 1) -> list[Int64s]:
     """Group windows into batches whose padded size stays within the budget.
 
+    What two batches hold at the end is shared between them half and half, so that none is a stub.
+
     Args:
         counts: int64 [W], tokens per window, special ones not counted.
         max_batch_tokens: longest row (with special tokens) times rows; a single longer row is a batch of its own.
@@ -30,6 +32,8 @@ def plan_batches(counts: Int64s, max_batch_tokens: int, pad_to: int = 1, n_speci
 
     >>> [b.tolist() for b in plan_batches(np.array([3, 9, 3, 4]), 10)]
     [[1], [3, 0], [2]]
+    >>> [len(b) for b in plan_batches(np.full(9, 9), 80)]
+    [5, 4]
     """
     order = np.argsort(-counts, kind="stable")
     batches = []
@@ -37,6 +41,9 @@ def plan_batches(counts: Int64s, max_batch_tokens: int, pad_to: int = 1, n_speci
     while at < len(order):
         longest = int(counts[order[at]]) + n_special
         n_rows = max(1, max_batch_tokens // (-(-longest // pad_to) * pad_to))
+        n_left = len(order) - at
+        if n_rows < n_left < 2 * n_rows:
+            n_rows = (n_left + 1) // 2
         batches.append(order[at : at + n_rows])
         at += n_rows
     return batches

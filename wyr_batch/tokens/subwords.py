@@ -14,6 +14,7 @@ Reads of nucleotides are upper-cased and U is read as T, proteins are upper-case
 
 from __future__ import annotations
 
+import json
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,15 @@ class SubwordTokenizer:
             raise ModelError(shown_path(path), f"'{str(error)[:200]}'", "a tokenizer.json", "Get it again.") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # "[SEP]" in a text is a text like any other
         self.vocabulary, self.kind = vocabulary, kind
+        self._reserved = np.array([*vocabulary.special_ids, vocabulary.pad_id], np.int32)
+        self._unknown = self._unknown_id()
 
     def tokenise(self, chunk: ReadChunk) -> Tokens:
         """Return the tokens of a chunk's reads; spans and words are of code points.
 
-        A read whose tokens are not those of the model's vocabulary is refused.
+        Special tokens that a text spells out are unknown tokens, or the text is refused where the model has none.
         """
         texts = self._texts(chunk)
         second = np.full(len(chunk), -1) if chunk.second is None else chunk.second
@@ -71,6 +75,9 @@ class SubwordTokenizer:
             chain.from_iterable(chain.from_iterable(one.offsets) for one in encoded), np.int64, 2 * len(ids)
         ).reshape(-1, 2)
         part_of = np.repeat(np.arange(len(parts)), counts)
+        spelt_out = np.isin(ids, self._reserved)
+        if self._unknown is not None:
+            ids[spelt_out] = self._unknown
         spans += shifts[part_of][:, None]
         row_of = rows[part_of]
         if is_pair.any():
@@ -79,8 +86,21 @@ class SubwordTokenizer:
         starts, ends, words = _mended(spans, offsets, texts, with_words=self.kind == "text")
         if words is not None and is_pair.any():
             words[np.isin(ids, self.vocabulary.between or ()) & is_pair[row_of] & (starts == ends)] = NO_WORD
-        refused = [(int(row), "a pair of texts, which this model does not take") for row in np.flatnonzero(is_pair)]
-        return Tokens(ids, starts, offsets, ends, words, () if self.vocabulary.between else tuple(refused))
+        refused: dict[int, str] = {}
+        if not self.vocabulary.between:
+            refused = {int(row): "a pair of texts, which this model does not take" for row in np.flatnonzero(is_pair)}
+        if self._unknown is None:
+            refused |= {int(row): "a special token of the model's, written out" for row in rows[part_of[spelt_out]]}
+        return Tokens(ids, starts, offsets, ends, words, tuple(refused.items()))
+
+    def _unknown_id(self) -> int | None:
+        """Return the id of what the vocabulary has no token for, None if there is none."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        if isinstance(model.get("unk_id"), int):
+            return int(model["unk_id"])
+        token = model.get("unk_token")
+        found: int | None = None if token is None else self._tokenizer.token_to_id(token)
+        return found if found not in self._reserved else None
 
     def _texts(self, chunk: ReadChunk) -> list[str]:
         data, bounds = chunk.bases.tobytes(), chunk.offsets.tolist()

@@ -1,22 +1,26 @@
-"""A part of the GPU kit: what each idea for a faster batch would bring, one at a time against the module as it is.
+"""A part of the GPU kit: what each step towards a faster batch brings, one at a time.
 
-A change is a copy of the module that computes the same in another way. Each is timed in alternation with the module as
-it is, on the same batch of full rows, and its results are compared: so that it is known which of them pay before they
-are built into the package. Last, batches that follow each other: from two threads, and from one that enqueues the next
-batch before it waits for the last.
+All are measured against the published size in the form of a GPU, in plain torch: rows without padding and without a
+mask, one product for query, key and value, nothing compiled, no kernels, one stream. A change is a copy that computes
+the same in another way, faster or slower. It is timed in alternation with that form on the same batch of full rows, and
+its results are compared. Last, batches that follow each other on an engine, one and two at a time.
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 from benchmarks.kit import alternated, random_batch
-from benchmarks.speed.gpu.machine import BUDGET_TOKENS, Machine, need_torch, tried
+from benchmarks.published_size import CLASSES
+from benchmarks.speed.gpu.engines import feed
+from benchmarks.speed.gpu.machine import BUDGET_TOKENS, Machine, Skipped, need_torch, tried
+from benchmarks.speed.gpu.models import gpu_module, loaded
+from wyr_batch.engines.base import Engine
 from wyr_batch.tokens.kmers import PAD_ID
 
 Run = Callable[[Any, Any], Any]  # (input_ids, explain_ids) -> FusedOutput
@@ -24,42 +28,70 @@ ROUNDS = 5
 
 
 def changes(machine: Machine) -> Iterator[tuple[str, Any]]:
-    """Time every change."""
+    """Time every change, while an engine is open: it holds torch's switches as a run has them."""
     torch = need_torch()
-    with machine.engines("full_size", "torch", machine.half, in_flight=1) as engines, torch.inference_mode():
-        module = engines[0]._model.module  # type: ignore[attr-defined]
+    with machine.engines("full_size", "torch", machine.half) as engines, torch.inference_mode():
+        (engine,) = engines
         n_rows = 2 if machine.quick else BUDGET_TOKENS // 256
-        ids, asked = random_batch(n_rows, machine.window_tokens, len(engines[0].bundle.ranks))
-        there = torch.from_numpy(ids).to(machine.device), torch.from_numpy(asked).to(machine.device)
-        for name, change in CHANGES.items():
+        batch = random_batch(n_rows, machine.window_tokens, len(CLASSES))
+        there = tuple(torch.from_numpy(values).to(machine.device) for values in batch)
+        module = gpu_module(machine)
+        if machine.on_gpu:
+            chosen = engine._model.module  # type: ignore[attr-defined]
+            yield "ways the engine chose", chosen.ways
+            yield "as the engine chose", tried(compare, machine, module, lambda *_: full_rows(chosen), there)
+        for name, change in all_changes().items():
             yield name, tried(compare, machine, module, change, there)
-        yield "one thread, two batches enqueued", tried(two_slots, machine, module, (ids, asked))
+        yield "two batches in flight", tried(two_in_flight, machine, engine, batch)
+
+
+def full_rows(module: Any) -> Run:
+    """Return a module as a function of batches without padding."""
+    return partial(module, padded=False)
 
 
 def compare(machine: Machine, module: Any, change: Callable[[Machine, Any], Run], batch: tuple[Any, Any]) -> Any:
     """Time a change against the module as it is; `speedup` above 1 is faster."""
-    changed = change(machine, module)
-    wanted, found = module(*batch), changed(*batch)
+    plain, changed = full_rows(module), change(machine, module)
+    wanted, found = plain(*batch), changed(*batch)
     n_tokens = wanted.mask.shape[1]
     same = (wanted.explained_ids == found.explained_ids).float().mean().item()
-    difference = (wanted.mask - found.mask[:, :n_tokens]).abs()
+    pairs = {"mask": (wanted.mask, found.mask[:, :n_tokens]), "masked_probs": (wanted.masked_probs, found.masked_probs)}
+    differences = {name: (one - other).abs() for name, (one, other) in pairs.items()}
 
     def waited(run: Run) -> Callable[[], object]:
         return lambda: (run(*batch), machine.wait())
 
-    timings = alternated({"as it is": waited(module), "changed": waited(changed)}, 1 if machine.quick else ROUNDS)
+    timings = alternated({"as it is": waited(plain), "changed": waited(changed)}, 1 if machine.quick else ROUNDS)
     as_it_is, now = ([timing.wall_s for timing in rounds] for rounds in timings.values())
     return {
         "as_it_is_s": as_it_is,
         "changed_s": now,
         "speedup": statistics.median(as_it_is) / statistics.median(now),
         "labels_that_agree": same,
-        "mask_difference": {"max": difference.max().item(), "mean": difference.mean().item()},
+        "differences": {name: {"max": d.max().item(), "mean": d.mean().item()} for name, d in differences.items()},
     }
 
 
+def as_on_a_cpu(machine: Machine, module: Any) -> Run:
+    """The form that the CPU computes, both directions of the LSTM in one."""
+    from wyr_batch.models.fused import Fused
+    from wyr_batch.models.precision import in_precision
+
+    explanandum, explainer, _ = loaded(machine)
+    explainer.prepare_for_gpu()
+    run: Run = in_precision(Fused(explanandum, explainer).eval(), machine.half).to(machine.device)
+    return run
+
+
+def masked(machine: Machine, module: Any) -> Run:
+    """An attention mask, which full rows do not need."""
+    run: Run = module
+    return run
+
+
 def padded(machine: Machine, module: Any) -> Run:
-    """Rows padded to a multiple of 8, as batches are now."""
+    """Rows padded to a multiple of 8, and so an attention mask."""
     torch = need_torch()
 
     def run(ids: Any, asked: Any) -> Any:
@@ -68,70 +100,30 @@ def padded(machine: Machine, module: Any) -> Run:
     return run
 
 
-def with_attention(*, joined: bool, masked: bool) -> Callable[[Machine, Any], Run]:
-    """One product for query, key and value with the scale folded in; no attention mask, which full rows do not need."""
-
-    def change(machine: Machine, module: Any) -> Run:
-        other = copy.deepcopy(module)
-        for layer in other.explanandum.encoder.encoder.layer:
-            layer.attention.self = attention_of(layer.attention.self, joined, masked)
-        run: Run = other
-        return run
-
-    return change
+def three_products(machine: Machine, module: Any) -> Run:
+    """Query, key and value each by a product of its own."""
+    other = copy.deepcopy(module)
+    for layer in other.encoder.layers:
+        layer.attend = partial(attend_apart, layer)
+    return full_rows(other)
 
 
-def attention_of(old: Any, joined: bool, masked: bool) -> Any:
-    """Return a module that computes what the encoder's attention does."""
+def attend_apart(layer: Any, x: Any, bias: Any, cos: Any, sin: Any, rotate: Any) -> Any:
+    """As the layer's own attention, from three products."""
     torch = need_torch()
-    from wyr_batch.models.encoder import rotate
+    rows, n_tokens = x.shape[:2]
+    half_cos, half_sin = (table[:, None].to(x.dtype) for table in (cos, sin))
 
-    class Attention(torch.nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.rotary_embeddings = old.rotary_embeddings
-            scale = old.head_size**-0.5
-            parts = ((old.query, scale), (old.key, 1.0), (old.value, 1.0))
-            self.weights = [layer.weight * factor for layer, factor in parts]
-            self.biases = [layer.bias * factor for layer, factor in parts]
-            if joined:
-                self.weights, self.biases = [torch.cat(self.weights)], [torch.cat(self.biases)]
+    def turned(part: Any) -> Any:
+        first, second = part.chunk(2, dim=-1)
+        return torch.cat((first * half_cos - second * half_sin, second * half_cos + first * half_sin), dim=-1)
 
-        def forward(self, x: Any, bias: Any, angles: Any, explicit: bool) -> Any:
-            rows, n_tokens = x.shape[:2]
-            linear = torch.nn.functional.linear
-            products = [linear(x, weight, bias) for weight, bias in zip(self.weights, self.biases, strict=True)]
-            parts = products[0].chunk(3, dim=-1) if joined else products
-            shape = (rows, n_tokens, old.n_heads, old.head_size)
-            query, key, value = (part.view(shape).transpose(1, 2) for part in parts)
-            cos, sin = (angle.to(x.dtype) for angle in angles)
-            mixed = torch.nn.functional.scaled_dot_product_attention(
-                rotate(query, cos, sin),
-                rotate(key, cos, sin),
-                value,
-                attn_mask=bias.to(x.dtype) if masked else None,
-                scale=1.0,
-            )
-            return mixed.transpose(1, 2).reshape(rows, n_tokens, -1)
-
-    return Attention()
-
-
-def angles_kept(machine: Machine, module: Any) -> Run:
-    """Cosines and sines once for each length, not in every pass."""
-    from wyr_batch.models import encoder
-
-    usual = encoder.rotary_angles
-    kept = lru_cache(maxsize=64)(usual)
-
-    def run(ids: Any, asked: Any) -> Any:
-        encoder.rotary_angles = kept
-        try:
-            return module(ids, asked)
-        finally:
-            encoder.rotary_angles = usual
-
-    return run
+    pairs = zip(layer.packed.weight.chunk(3), layer.packed.bias.chunk(3), strict=True)
+    products = [torch.nn.functional.linear(x, *pair) for pair in pairs]
+    query, key, value = (part.view(rows, n_tokens, layer.n_heads, layer.head_size) for part in products)
+    parts = (part.transpose(1, 2) for part in (turned(query), turned(key), value))
+    mixed = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=bias, scale=1.0)
+    return mixed.transpose(1, 2).reshape(rows, n_tokens, -1)
 
 
 def cudnn_allowed(machine: Machine, module: Any) -> Run:
@@ -141,7 +133,7 @@ def cudnn_allowed(machine: Machine, module: Any) -> Run:
     def run(ids: Any, asked: Any) -> Any:
         switch(True)
         try:
-            return module(ids, asked)
+            return module(ids, asked, padded=False)
         finally:
             switch(False)
 
@@ -152,96 +144,103 @@ def directions_apart(machine: Machine, module: Any) -> Run:
     """The two directions of the Explainer's LSTM one after the other, not as one of twice the width."""
     other = copy.deepcopy(module)
     other.explainer.paired = None
-    run: Run = other
-    return run
+    return full_rows(other)
 
 
 def on_side_stream(machine: Machine, module: Any) -> Run:
-    """The Explainer's features beside the plain pass; only the rows of the classes wait for it."""
+    """The Explainer's features beside the plain pass, as the engine enqueues them; on a CPU, after it."""
+    if not machine.on_gpu:
+        return partial(module, padded=False, aside=lambda work: work)
     torch = need_torch()
-    from wyr_batch.models.fused import FusedOutput, exact_sigmoid
-    from wyr_batch.models.numbers import full_precision
+    from wyr_batch.engines.torch import _Slot
 
-    model, explainer = module.explanandum, module.explainer
-    side = torch.cuda.Stream(machine.device) if machine.on_gpu else None
+    slot = _Slot(torch, torch.device(machine.device))
 
     def run(ids: Any, asked: Any) -> Any:
-        valid = model.valid(ids)
-        if side is not None:
-            side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side) if side is not None else nullcontext():
-            features = explainer.normalised(explainer.features(ids, valid), valid)
-        embedded = model.embed(ids)
-        _, logits = model.read(embedded, ids)
-        explained = torch.where(asked < 0, model.top_classes(logits), asked.long())
-        if side is not None:
-            torch.cuda.current_stream().wait_stream(side)
-            features.record_stream(torch.cuda.current_stream())
-        classes = explained + module.first_class
-        mask_logits = explainer.head.weight[classes] @ features.transpose(1, 2)
-        mask_logits = mask_logits + explainer.head.bias[classes].unsqueeze(-1)
-        rank_masks = exact_sigmoid(full_precision(mask_logits)) * valid.unsqueeze(1)
-        mask = rank_masks.amax(dim=1)
-        masked_logits = model.classify(embedded, ids, mask)
-        probs, masked_probs = model.probabilities(logits), model.probabilities(masked_logits)
-        return FusedOutput(mask, rank_masks, explained.to(torch.int32), probs, masked_probs)
+        with torch.cuda.stream(slot.stream):
+            return module(ids, asked, padded=False, aside=slot.aside)
 
     return run
 
 
 def compiled(machine: Machine, module: Any) -> Run:
-    """The encoder through torch.compile, the LSTM outside."""
-    other = copy.deepcopy(module)
-    encoder = other.explanandum.encoder
-    encoder.encode = need_torch().compile(
-        encoder.encode, dynamic=True, backend="eager" if machine.quick else "inductor"
-    )
-    run: Run = other
-    return run
+    """The encoder's layers through torch.compile, the LSTM outside."""
+    from wyr_batch.models.gpu.fused import Compiled
+
+    torch, other = need_torch(), copy.deepcopy(module)
+    compiler = partial(torch.compile, backend="eager") if machine.quick else torch.compile
+    other.encoder.way = Compiled(other.encoder.run_layers, compiler)
+    return full_rows(other)
 
 
-def two_slots(machine: Machine, module: Any, batch: tuple[Any, Any]) -> dict[str, float]:
-    """Return seconds a batch, copies included, of one thread with two streams; the part sweep has two threads."""
-    torch = need_torch()
-    sources = [torch.from_numpy(values) for values in batch]
-    sources = [tensor.pin_memory() for tensor in sources] if machine.on_gpu else sources
-    streams = [torch.cuda.Stream(machine.device) if machine.on_gpu else None for _ in range(2)]
-    results: list[list[Any]] = [[], []]
+def with_kernels(steps: Callable[[], dict[str, Any]], lstm: bool = False) -> Callable[[Machine, Any], Run]:
+    """Some of the encoder's steps, and the LSTM, by Triton."""
 
-    def enqueue(slot: int) -> None:
-        stream = streams[slot]
-        with torch.cuda.stream(stream) if stream is not None else nullcontext():
-            out = module(*(tensor.to(machine.device, non_blocking=True) for tensor in sources))
-            if not results[slot]:
-                results[slot] = [torch.empty(o.shape, dtype=o.dtype, pin_memory=machine.on_gpu) for o in out]
-            for host, tensor in zip(results[slot], out, strict=True):
-                host.copy_(tensor, non_blocking=True)
+    def change(machine: Machine, module: Any) -> Run:
+        need_triton(machine)
+        from wyr_batch.kernels.plain import PLAIN
 
-    def wait(slot: int) -> None:
-        stream = streams[slot]
-        if stream is not None:
-            stream.synchronize()
+        other = copy.deepcopy(module)
+        other.encoder.way = partial(other.encoder.run_layers, steps=PLAIN._replace(**steps()))
+        other.explainer.by_kernel = lstm
+        return full_rows(other)
 
-    def follow_each_other(n_batches: int) -> None:
-        enqueue(0)
-        for number in range(1, n_batches):
-            enqueue(number % 2)
-            wait((number - 1) % 2)
-        wait((n_batches - 1) % 2)
+    return change
 
+
+def need_triton(machine: Machine) -> None:
+    """Raise Skipped unless kernels can be run: compiled on a GPU, interpreted on a CPU if that is asked for."""
+    from wyr_batch.kernels.choose import triton_version
+
+    if triton_version() is None:
+        raise Skipped("no package triton")
+    if not machine.on_gpu and os.environ.get("TRITON_INTERPRET") != "1":
+        raise Skipped("no GPU to compile kernels for; TRITON_INTERPRET=1 runs them on a CPU")
+
+
+def add_norm() -> dict[str, Any]:
+    from wyr_batch.kernels import rowwise
+
+    return {"add_norm": rowwise.add_norm}
+
+
+def rotary() -> dict[str, Any]:
+    from wyr_batch.kernels import rowwise
+
+    return {"rotate": rowwise.rotate}
+
+
+def swiglu(number: int) -> dict[str, Any]:
+    from wyr_batch.kernels import swiglu
+
+    return {"swiglu": partial(swiglu.swiglu, tile=swiglu.TILES[number])}
+
+
+def two_in_flight(machine: Machine, engine: Engine, batch: tuple[Any, Any]) -> dict[str, float]:
+    """Return seconds a batch, copies included, of batches one at a time and of two in flight from one thread."""
     n_batches = 2 if machine.quick else 8
-    seconds = machine.seconds(lambda: follow_each_other(n_batches)) / n_batches
-    return {"seconds_a_batch": seconds, "reads_per_s": len(batch[0]) / seconds}
+    one, two = (machine.seconds(lambda room=room: feed(engine, batch, n_batches, room)) / n_batches for room in (1, 2))
+    return {"one_s": one, "two_s": two, "speedup": one / two, "reads_per_s": len(batch[0]) / two}
 
 
-CHANGES: dict[str, Callable[[Machine, Any], Run]] = {
-    "rows padded to a multiple of 8": padded,
-    "no attention mask": with_attention(joined=False, masked=False),
-    "one product for query, key and value": with_attention(joined=True, masked=True),
-    "one product, no attention mask": with_attention(joined=True, masked=False),
-    "angles kept": angles_kept,
-    "cuDNN's attention allowed": cudnn_allowed,
-    "directions of the LSTM apart": directions_apart,
-    "Explainer's features on a side stream": on_side_stream,
-    "encoder compiled": compiled,
-}
+def all_changes() -> dict[str, Callable[[Machine, Any], Run]]:
+    """Return every change by its name."""
+    found: dict[str, Callable[[Machine, Any], Run]] = {
+        "as the CPU computes it": as_on_a_cpu,
+        "encoder compiled": compiled,
+        "kernels: add and layer norm": with_kernels(add_norm),
+        "kernels: rotary positions": with_kernels(rotary),
+    }
+    for number in range(4):
+        found[f"kernels: SwiGLU, tile {number}"] = with_kernels(partial(swiglu, number))
+    return {
+        **found,
+        "kernels: LSTM": with_kernels(dict, lstm=True),
+        "kernels: all": with_kernels(lambda: {**add_norm(), **rotary(), **swiglu(0)}, lstm=True),
+        "Explainer's features on a side stream": on_side_stream,
+        "an attention mask": masked,
+        "rows padded to a multiple of 8": padded,
+        "three products for query, key and value": three_products,
+        "directions of the LSTM apart": directions_apart,
+        "cuDNN's attention allowed": cudnn_allowed,
+    }

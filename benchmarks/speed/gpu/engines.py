@@ -9,6 +9,7 @@ import json
 import pickle
 import statistics
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from benchmarks.kit import per_s, random_batch, repeated
 from benchmarks.speed.gpu.machine import BUDGET_TOKENS, Machine, Skipped, tried
 from wyr_batch.bundle import Bundle
 from wyr_batch.choose import RUNTIMES, EngineRequest, open_engine
-from wyr_batch.engines.base import Engine
+from wyr_batch.engines.base import Engine, Started
 from wyr_batch.engines.signature import EngineOutput, Int32s
 from wyr_batch.host import available_cpus
 from wyr_batch.proof.batches import token_arrays
@@ -91,10 +92,15 @@ def sweep(machine: Machine) -> Iterator[tuple[str, Any]]:
     with machine.engines("full_size", "torch", machine.half) as engines:
         for n_tokens in lengths:
             for budget in budgets:
-                for in_flight in range(1, len(engines) + 1):
-                    rows.append(tried(timed_row, machine, "full_size", engines[:in_flight], n_tokens, budget))
+                for in_flight in range(1, n_in_flight(engines) + 1):
+                    rows.append(tried(timed_row, machine, "full_size", engines, n_tokens, budget, in_flight))
                     note_best(machine, rows)
                     yield "rows", rows
+
+
+def n_in_flight(engines: list[Engine]) -> int:
+    """Return how many batches the engines have room for."""
+    return sum(engine.in_flight for engine in engines)
 
 
 def note_best(machine: Machine, rows: list[dict[str, Any]]) -> None:
@@ -104,26 +110,27 @@ def note_best(machine: Machine, rows: list[dict[str, Any]]) -> None:
         machine.note("best", max(usual, key=lambda row: float(row["reads_per_s"])))
 
 
-def timed_row(machine: Machine, model: str, engines: list[Engine], n_tokens: int, budget: int) -> dict[str, Any]:
-    """Time batches of equal rows on all engines at once; median of three rounds.
+def timed_row(
+    machine: Machine, model: str, engines: list[Engine], n_tokens: int, budget: int, in_flight: int
+) -> dict[str, Any]:
+    """Time batches of equal rows, laid out as a run does it; median of three rounds.
 
     Args:
+        engines: one with room for several batches, or one for each.
         n_tokens: of each row, `<cls>` counted.
         budget: padded tokens of a batch.
+        in_flight: batches at once: started one after the other by one thread, or each on an engine of its own.
     """
     engine = engines[0]
-    padded = -(-n_tokens // engine.pad_to) * engine.pad_to
+    engines, room = (engines, in_flight) if len(engines) == 1 else (engines[:in_flight], 1)
+    padded = -(-n_tokens // engine.pad_to) * engine.pad_to if engine.pads_equal_rows else n_tokens
     n_rows = max(1, budget // padded)
     ids, asked = random_batch(n_rows, padded, len(engine.bundle.ranks))
     ids[:, n_tokens:] = PAD_ID
-    batches = 1 if machine.quick else 4
-
-    def feed(engine: Engine) -> None:
-        for _ in range(batches):
-            engine.infer(ids, asked)
+    batches = 3 if machine.quick else 6
 
     def all_at_once() -> None:
-        threads = [threading.Thread(target=feed, args=(engine,)) for engine in engines]
+        threads = [threading.Thread(target=feed, args=(engine, (ids, asked), batches, room)) for engine in engines]
         for thread in threads:  # they only wait: on a GPU an engine runs its batches in a thread of its own
             thread.start()
         for thread in threads:
@@ -141,11 +148,22 @@ def timed_row(machine: Machine, model: str, engines: list[Engine], n_tokens: int
         "padded_tokens": padded,
         "budget_tokens": budget,
         "rows": n_rows,
-        "in_flight": len(engines),
+        "in_flight": in_flight,
         "reads_per_s": reads_per_s,
         "tokens_per_s": reads_per_s * n_tokens,
         **machine.mfu(reads_per_s * flop_per_read(engine.bundle, n_tokens)),
     }
+
+
+def feed(engine: Engine, batch: tuple[Any, Any], n_batches: int, room: int) -> None:
+    """Run a batch so many times, up to `room` of them under way."""
+    under_way: deque[Started] = deque()
+    for _ in range(n_batches):
+        under_way.append(engine.start(*batch))
+        if len(under_way) == room:
+            engine.finish(under_way.popleft())
+    while under_way:
+        engine.finish(under_way.popleft())
 
 
 def flop_per_read(bundle: Bundle, n_tokens: int) -> float:
@@ -169,7 +187,8 @@ def timed_rows(machine: Machine, model: str, runtime: str, dtype: str) -> list[d
     """Time one way at two budgets."""
     budgets = (256,) if machine.quick else (BUDGET_TOKENS, 2 * BUDGET_TOKENS)
     with machine.engines(model, runtime, dtype) as engines:
-        return [tried(timed_row, machine, model, engines, machine.window_tokens, budget) for budget in budgets]
+        shape = model, engines, machine.window_tokens
+        return [tried(timed_row, machine, *shape, budget, n_in_flight(engines)) for budget in budgets]
 
 
 def float32(machine: Machine) -> Iterator[tuple[str, Any]]:

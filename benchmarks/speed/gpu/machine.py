@@ -19,7 +19,7 @@ from wyr_batch.engines.base import Engine
 from wyr_batch.engines.cuda import chosen_gpus
 from wyr_batch.host import available_cpus
 
-WINDOW_TOKENS, BUDGET_TOKENS = 251, 49152  # a read of 1,500 bp, `<cls>` counted; the default batch on a GPU
+WINDOW_TOKENS, BUDGET_TOKENS = 251, 49152  # a read of 1,500 bp, `<cls>` counted; the least default batch on a GPU
 H100_FLOP_PER_S = 989e12  # float16, dense, as NVIDIA states it
 NOT_PROVEN = "not proven"
 
@@ -83,14 +83,13 @@ class Machine:
 
     @contextmanager
     def engines(self, model: str, runtime: str, dtype: str, in_flight: int = 2) -> Iterator[list[Engine]]:
-        """Open a model in one way, unproven, once for each batch in flight, for as long as the block lasts."""
+        """Open a model in one way, unproven, with room for so many batches, for as long as the block lasts."""
         bundle, threads = self.bundle(model), available_cpus()
         with ExitStack() as stack:
             if self.on_gpu:
-                make = load_on_gpu(
-                    bundle, chosen_gpus(self.device)[0], EngineRequest(self.device, runtime, dtype, threads)
-                )
-                yield [stack.enter_context(make()) for _ in range(in_flight)]
+                request = EngineRequest(self.device, runtime, dtype, threads, in_flight)
+                (gpu,) = chosen_gpus(self.device)
+                yield [stack.enter_context(engine) for engine in load_on_gpu(bundle, gpu, request)]
             else:
                 opened = open_engines(bundle, EngineRequest("cpu", runtime, dtype, threads, in_flight))
                 yield [stack.enter_context(engine) for engine in opened]

@@ -61,6 +61,23 @@ def describe(machine: Machine, name: str) -> None:
     (folder / "bundle.json").write_text(bundle_json(described))
 
 
+def gpu_module(machine: Machine) -> Any:
+    """Return the published size in the form of a GPU on the device, in plain torch: no way has been chosen."""
+    from wyr_batch.models.gpu.fused import GpuFused
+
+    explanandum, explainer, max_tokens = loaded(machine)
+    return GpuFused(explanandum, explainer, getattr(need_torch(), machine.half), max_tokens).to(machine.device)
+
+
+def loaded(machine: Machine) -> tuple[Any, Any, int]:
+    """Return the published size as its checkpoints hold it, on the CPU, and the longest row it takes."""
+    from wyr_batch.models.checkpoints import load_explainer, load_explanandum
+
+    bundle = machine.bundle("full_size")
+    explanandum, _ = load_explanandum(bundle.checkpoint() / "explanandum")
+    return explanandum, load_explainer(bundle.checkpoint() / "explainer"), bundle.max_tokens
+
+
 def exported(machine: Machine) -> Iterator[tuple[str, Any]]:
     """Export the graphs beside the checkpoints, in float16 first."""
     need_torch()

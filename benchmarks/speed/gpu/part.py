@@ -37,6 +37,7 @@ PLACES = {
     "changes": "changes.changes",
     "headline": "whole.headline",
     "float32": "engines.float32",
+    "training": "training.training",
     "starter": "engines.starter",
     "graphs": "graphs.graphs",
     "exported": "models.exported",

@@ -17,7 +17,7 @@ from wyr_batch.checks.fields import Fields
 from wyr_batch.errors import MissingExtraError, ModelError
 from wyr_batch.models.encoder import MOST_LAYERS, MOST_WIDTH, PADDING_SCORE, padding_bias
 from wyr_batch.models.families.heads import LinearHeads
-from wyr_batch.models.families.quiet import quiet_transformers
+from wyr_batch.models.families.quiet import quiet_transformers, reason_given
 from wyr_batch.models.families.tokenised import Tokenised
 from wyr_batch.models.families.tokenizer import TokenizerInfo
 from wyr_batch.models.precision import halve_linears
@@ -83,8 +83,9 @@ class CausalExplanandum(Tokenised, LinearHeads):
                 raise ValueError(f"hidden_size {config.hidden_size} with {config.num_attention_heads} heads")
             rope = config.rope_parameters["rope_type"]
         except Exception as error:  # what transformers makes of values that no model has
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise ModelError(fields.where, f"'{first}'", "a configuration that transformers takes") from None
+            raise ModelError(
+                fields.where, f"'{reason_given(error)}'", "a configuration that transformers takes"
+            ) from None
         if rope in ("dynamic", "longrope"):
             got = f"rotary positions of the type {rope!r}"
             raise ModelError(fields.where, got, "ones that do not depend on the longest row of a batch")

@@ -4,7 +4,8 @@ A BERT without positions: attention scores fall with distance (ALiBi), the feed-
 normalised after the sum. Tensor names are those of the published checkpoints, so their files load strictly.
 
 Sources: Zhou et al., "DNABERT-2", ICLR 2024; Portes et al., "MosaicBERT", NeurIPS 2023; Press et al., "Train Short,
-Test Long" (ALiBi); Shazeer, "GLU Variants Improve Transformer". Not handled: the pooler, the language-model head, dropout.
+Test Long" (ALiBi); Shazeer, "GLU Variants Improve Transformer". Not handled: the pooler, the language-model head,
+dropout.
 """
 
 from __future__ import annotations

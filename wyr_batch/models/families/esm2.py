@@ -39,10 +39,9 @@ class Esm2Explanandum(TextExplanandum):
             return embedded
         shown = (input_ids != self.mask_token_id) & valid
         share = shown.sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True)
-        # A row of hidden tokens only is 0 whatever it is divided by.
-        scale = (1 - HIDDEN_IN_TRAINING) / share.clamp(min=1e-9)
-        embedded = embedded * (shown * scale).unsqueeze(-1).to(embedded.dtype)
-        return embedded
+        scale = (1 - HIDDEN_IN_TRAINING) / share.clamp(min=1e-9)  # 0 tokens shown are 0 whatever the scale
+        scaled: Tensor = embedded * (shown * scale).unsqueeze(-1).to(embedded.dtype)
+        return scaled
 
     def encode(self, embedded: Tensor, input_ids: Tensor) -> Tensor:
         hidden: Tensor = self.base(

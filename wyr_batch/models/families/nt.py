@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wyr_batch.models.encoder import Encoder, EncoderConfig
 from wyr_batch.models.families.heads import LinearHeads
 from wyr_batch.models.precision import halve_encoder
+from wyr_batch.vocabulary import SIX_MERS, Vocabulary
 
 
 class _BaseModel(nn.Module):
@@ -36,6 +37,10 @@ class NtExplanandum(LinearHeads):
     @property
     def encoder(self) -> Encoder:
         return self.base_model.esm
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return SIX_MERS
 
     def embed(self, input_ids: Tensor) -> Tensor:
         return self.encoder.embed(input_ids)

@@ -21,3 +21,8 @@ def quiet_transformers() -> Iterator[None]:
             yield
     finally:
         remarks.set_verbosity(before)
+
+
+def reason_given(error: Exception) -> str:
+    """Return what an error of transformers says, on one line that is not too long."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

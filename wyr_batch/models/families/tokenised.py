@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.models.families.tokenizer import TokenizerInfo
+from wyr_batch.vocabulary import Vocabulary
 
 # Where a text without a separator has its first one.
 NOWHERE = 2**30
@@ -18,16 +19,19 @@ class Tokenised(Explanandum):
     """Special tokens stand around every window and between the texts of a pair; their mask is always 1.
 
     Attributes:
-        input: what is classified: 'reads', 'proteins' or 'text'.
         tokenizer: what makes its tokens.
     """
 
-    input: str = "reads"
     tokenizer: TokenizerInfo
 
     def use_tokenizer(self, tokenizer: TokenizerInfo) -> None:
         """Take special and padding ids from a tokenizer."""
         self.tokenizer, self.pad_id = tokenizer, tokenizer.pad_id
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What bundle.json says of the tokens."""
+        return self.tokenizer.vocabulary(self.vocab_size)
 
     def special(self, input_ids: Tensor) -> Tensor | None:
         ids = self.tokenizer.special_ids

@@ -13,7 +13,8 @@ from typing import Any
 
 from wyr_batch.checks.files import exists, shown_path
 from wyr_batch.errors import MissingExtraError, ModelError
-from wyr_batch.models.families.quiet import quiet_transformers
+from wyr_batch.models.families.quiet import quiet_transformers, reason_given
+from wyr_batch.vocabulary import Vocabulary
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -51,23 +52,15 @@ class TokenizerInfo:
         """Every special id, each once."""
         return tuple(dict.fromkeys((*self.prefix, *self.suffix, *(self.between or ()))))
 
-    def to_dict(self, vocab_size: int, upper_case: bool, file: str = "tokenizer.json") -> dict[str, Any]:
-        """Return the field `tokenizer` of bundle.json.
+    def vocabulary(self, vocab_size: int, file: str = "tokenizer.json") -> Vocabulary:
+        """Return what bundle.json says of the tokens.
 
         Args:
             vocab_size: ids that the model takes.
-            upper_case: what is tokenised is upper-cased first.
             file: where `json` lies in the bundle.
         """
-        return {
-            "file": file,
-            "prefix": list(self.prefix),
-            "suffix": list(self.suffix),
-            "between": None if self.between is None else list(self.between),
-            "pad_id": self.pad_id,
-            "vocab_size": vocab_size,
-            "upper_case": upper_case,
-        }
+        drawn = 0, min(vocab_size, self.size)
+        return Vocabulary(vocab_size, self.prefix, self.suffix, self.between, self.pad_id, drawn, file)
 
 
 def describe_tokenizer(folder: Path, pad_id: int | None = None) -> TokenizerInfo:
@@ -93,9 +86,11 @@ def describe_tokenizer(folder: Path, pad_id: int | None = None) -> TokenizerInfo
             made: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             backend = made.backend_tokenizer if made.is_fast else _of_proteins(made)
     except Exception as error:  # of which there are many, from packages that are not there to damaged files
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelError(
-            shown, f"'{first}'", "a tokenizer that transformers loads without code of the model's", "Save it again."
+            shown,
+            f"'{reason_given(error)}'",
+            "a tokenizer that transformers loads without code of the model's",
+            "Save it again.",
         ) from None
     if backend is None:
         raise ModelError(shown, f"a tokenizer of type {type(made).__name__}", "one with a tokenizer.json")

@@ -23,7 +23,7 @@ from wyr_batch.errors import MissingExtraError, ModelError
 from wyr_batch.models.encoder import MOST_LAYERS, MOST_WIDTH
 from wyr_batch.models.families.esm2 import Esm2Explanandum
 from wyr_batch.models.families.normalised import DebertaExplanandum, ModernBertExplanandum
-from wyr_batch.models.families.quiet import quiet_transformers
+from wyr_batch.models.families.quiet import quiet_transformers, reason_given
 from wyr_batch.models.families.text import (
     MULTI_LABEL,
     BertExplanandum,
@@ -169,8 +169,7 @@ def _ropes(config: Any) -> list[str]:
 
 
 def _unusable(where: str, error: Exception) -> ModelError:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return ModelError(where, f"'{first}'", "a configuration that transformers takes", _ADVICE)
+    return ModelError(where, f"'{reason_given(error)}'", "a configuration that transformers takes", _ADVICE)
 
 
 def _renamed(model: TextExplanandum, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,67 @@
+"""Triton kernels that pass over memory once where torch passes several times: add and layer norm, rotary positions.
+
+Sums, means and rotations are computed in float32 whatever the precision of what is read and written. Not handled:
+gradients; rows of more features than one program holds (65,536).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _add_norm_kernel(residual, update, weight, bias, total, normed, eps, n_features: tl.constexpr, block: tl.constexpr):
+    """One program a row of [B * T, D]."""
+    at = tl.arange(0, block)
+    inside = at < n_features
+    place = tl.program_id(0).to(tl.int64) * n_features + at
+    x = tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+    x += tl.load(update + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(total + place, x, mask=inside)
+    mean = tl.sum(x, axis=0) / n_features
+    centred = tl.where(inside, x - mean, 0.0)
+    deviation = tl.sqrt(tl.sum(centred * centred, axis=0) / n_features + eps)
+    w = tl.load(weight + at, mask=inside, other=0.0)
+    b = tl.load(bias + at, mask=inside, other=0.0)
+    tl.store(normed + place, (centred / deviation * w + b).to(normed.dtype.element_ty), mask=inside)
+
+
+def add_norm(
+    residual: Tensor, update: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """As `plain.add_norm`; all tensors contiguous."""
+    n_features = residual.shape[-1]
+    total, normed = torch.empty_like(residual), torch.empty_like(residual, dtype=dtype)
+    block = triton.next_power_of_2(n_features)
+    grid = (residual.numel() // n_features,)
+    _add_norm_kernel[grid](residual, update, weight, bias, total, normed, eps, n_features, block, num_warps=4)
+    return total, normed
+
+
+@triton.jit
+def _rotate_kernel(
+    packed, cos, sin, n_tokens, n_pairs: tl.constexpr, half: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr
+):
+    """One program a token of [B * T, 3, H, 2 half]: its first `n_pairs` = 2 H vectors, queries and keys."""
+    token = tl.program_id(0).to(tl.int64)
+    row, column = tl.arange(0, rows)[:, None], tl.arange(0, columns)[None, :]
+    inside = (row < n_pairs) & (column < half)
+    first = packed + token * (3 * n_pairs * half) + row * (2 * half) + column  # 3 H vectors of 2 half features
+    turn = (token % n_tokens) * half + column
+    c = tl.load(cos + turn, mask=column < half, other=0.0)
+    s = tl.load(sin + turn, mask=column < half, other=0.0)
+    x = tl.load(first, mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(first + half, mask=inside, other=0.0).to(tl.float32)
+    tl.store(first, (x * c - y * s).to(packed.dtype.element_ty), mask=inside)
+    tl.store(first + half, (y * c + x * s).to(packed.dtype.element_ty), mask=inside)
+
+
+def rotate(packed: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """As `plain.rotate`, in place; all tensors contiguous."""
+    rows, n_tokens, _, n_heads, head_size = packed.shape
+    half = head_size // 2
+    blocks = triton.next_power_of_2(2 * n_heads), triton.next_power_of_2(half)
+    _rotate_kernel[(rows * n_tokens,)](packed, cos, sin, n_tokens, 2 * n_heads, half, *blocks, num_warps=4)

@@ -1,0 +1,1 @@
+"""Nucleotide Transformers in the form that a GPU computes fastest."""
