@@ -126,6 +126,7 @@ def gpu_form(
     from wyr_batch.models.precision import in_precision
 
     if not isinstance(explanandum, NtExplanandum):
+        explainer.prepare_for_gpu()
         return in_precision(Fused(explanandum, explainer).eval(), dtype).to(device)
     module = GpuFused(explanandum, explainer, getattr(torch, dtype), max_tokens).to(device)
     if _may_compile():
@@ -229,7 +230,7 @@ class TorchEngine(Engine):
         self._in_gpu_form = hasattr(model.module, "choose_ways")  # a GpuFused, which is told more of a batch
         self._idle: list[_Slot] = []
         if self._on_gpu:
-            self.pad_to, self.pads_equal_rows, self.in_flight = 8, False, in_flight
+            self.pad_to, self.pads_equal_rows, self.in_flight = 8, not self._in_gpu_form, in_flight
             self.default_batch_tokens, self.has_thread = TORCH_GPU_BATCH_TOKENS, True
             _switches.hold(self._torch)
 
