@@ -218,7 +218,7 @@ def test_paired_files_that_are_one_file_are_refused(reads: Path, capsys: pytest.
 
 
 def test_reserved_names_are_those_of_the_rows() -> None:
-    schema = RowBuilder(RANKS, rank_masks=True, top_k=2, files=("a", "b")).schema
+    schema = RowBuilder(RANKS, rank_masks=True, top_k=2, files=("a", "b"), token_ends=True).schema
     assert {*FIXED_COLUMNS, *(c for rank in RANKS for c in rank_columns(rank.name))} - {"sequence"} == set(schema.names)
     assert toy_bundle().ranks == RANKS
 

@@ -22,7 +22,7 @@ NOT_UNPACKED: list[tuple[bytes, str, str]] = [
     (rb"(?s:.{257})ustar", "a tar archive", "Take the files out of it."),
     (rb"\x1f\x8b|\x28\xb5\x2f\xfd", "a packed file inside a packed file", "Unpack it once."),
 ]
-UTF_16 = [(rb"\xff\xfe|\xfe\xff", "UTF-16 text", "Save it as UTF-8 text.")]
+UTF_16 = [(rb"\xff\xfe|\xfe\xff", "UTF-16 text", "Save it as plain text, in UTF-8.")]
 _KNOWN = [
     *NOT_UNPACKED,
     (rb"\x89HDF", "an HDF5 file (fast5)", _BASECALL),
