@@ -76,7 +76,7 @@ class Texts:
             if value < 1:
                 raise UsageError(name, value, "at least 1", "Give a larger number.")
         self.path = os.fspath(path)
-        self.n_reads = 0
+        self.n_reads, self._is_done = 0, False
         self._name = STDIN_NAME if self.path == "-" else shown_path(self.path)
         if qualities:
             raise InputError(self._name, "texts", "reads with qualities")
@@ -137,7 +137,8 @@ class Texts:
         """Bytes taken from the file so far; equals `total_bytes` at the end."""
         if self._bytes is not None:
             return self._bytes.n_packed_bytes
-        return round(getattr(self._table, "share", 1.0) * (self.total_bytes or 0))
+        share = 1.0 if self._is_done else getattr(self._table, "share", 1.0)
+        return round(share * (self.total_bytes or 0))
 
     def __enter__(self) -> Texts:
         return self
@@ -182,6 +183,7 @@ class Texts:
         yield from self._regrouper.last()
         if damage:
             raise damage
+        self._is_done = True  # a table without rows has never said how far it is
         if not n:
             got = "0 bytes" if self.format == EMPTY else f"{self.format} and no rows"
             self._warn(f"{self._name}: {got}, so no texts.")
