@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from fake_cuda import FakeLibrary, installed
 from fake_tensorrt import FakeTensorRt
+from hypothesis import settings
 from toy_engine import FileBundle, ToyEngine, toy_bundle
 
 from wyr_batch import choose
@@ -32,6 +33,10 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
 if not cuda.find_gpus()[0]:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# No test is a limit on time: a busy machine takes longer for an example.
+settings.register_profile("wyr-batch", deadline=None)
+settings.load_profile("wyr-batch")
+
 # Files that take longest, which start first: what comes last should be short.
 SLOW_FIRST = (
     "test_precisions",
@@ -43,6 +48,11 @@ SLOW_FIRST = (
     "test_ray_command",
     "test_docs_site",
     "test_graph",
+    "test_family_runs",
+    "test_family_folders",
+    "test_families",
+    "test_family_graphs",
+    "test_train_texts",
     "test_threads",
     "test_streams",
     "test_published",
