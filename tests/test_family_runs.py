@@ -17,7 +17,7 @@ from wyr_batch.export.write_bundle import export_bundle
 import wyr_batch
 from wyr_batch.bundle import Bundle
 from wyr_batch.cli import main
-from wyr_batch.errors import UsageError
+from wyr_batch.errors import InputError, UsageError
 from wyr_batch.job.config import RunConfig
 from wyr_batch.models.checkpoints import save_explainer
 from wyr_batch.models.families.tokenised import Tokenised
@@ -169,6 +169,13 @@ def test_pairs_of_texts(tmp_path: Path) -> None:
     assert (long["status"], long["mask"]) == ("failed", None)
     with wyr_batch.load(bundle.folder, "cpu", threads=1) as masker:
         (pair,) = masker.predict("w7 w8", second="w9 w10 w11")
+        rows = masker.to_arrow([pair], ["1"]).to_pylist()
+        single = masker.predict("w7 w8")
+        with pytest.raises(InputError, match="pairs and single texts, expected one of the two"):
+            masker.to_arrow([pair, *single])
+    assert (pair.sequence, pair.second_start) == ("w7 w8\nw9 w10 w11", 6)
+    assert rows[0]["token_start"] == first["token_start"]
+    np.testing.assert_allclose(rows[0]["mask"], first["mask"], atol=1e-5)
     np.testing.assert_allclose(pair.mask, first["mask"], atol=1e-5)
     model = made.model
     ids = torch.tensor([[2, 7, 8, 3, 9, 10, 11, 3]])

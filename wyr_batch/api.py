@@ -178,6 +178,16 @@ class Masker:
             return ReadChunk.from_texts(sequences, seconds, ids)
         return ReadChunk.from_sequences(sequences, ids)
 
+    def _chunk_of(self, predictions: Sequence[Prediction], ids: Sequence[str]) -> ReadChunk:
+        """Return what predictions are of. Raises: InputError for pairs beside single texts."""
+        pairs = {read.second_start >= 0 for read in predictions}
+        if pairs != {True}:
+            if True in pairs:
+                raise InputError("predictions", "pairs and single texts", "one of the two", "Make rows of each alone.")
+            return self._chunk([read.sequence for read in predictions], ids)
+        firsts = [read.sequence[: read.second_start - 1] for read in predictions]
+        return self._chunk(firsts, ids, [read.sequence[read.second_start :] for read in predictions])
+
     def _step(self, explain: str | Sequence[str]) -> ExplainStep:
         """Return what explains reads for some classes; its batches are as small as memory has asked for before."""
         classes = (explain,) if isinstance(explain, str) else tuple(explain)
@@ -212,7 +222,7 @@ class Masker:
             raise InputError("predictions", "other ranks", f"those of {self.bundle.name}", "Use their Masker.")
         check_columns(mask_dtype, top_k, confidence)
         names = [read.read_id for read in predictions] if ids is None else ids
-        work = self._planner.plan(self._chunk([read.sequence for read in predictions], names))
+        work = self._planner.plan(self._chunk_of(predictions, names))
         done = explained_from(predictions, work, len(self.bundle.ranks), self.bundle.n_classes)
         rows = RowBuilder(
             self.bundle.ranks,

@@ -45,7 +45,7 @@ GROUPS = {
     "--verify",
     type=NamedPath(),
     metavar="READS",
-    help="Compare the graph with torch on all of these reads or texts. [default: built-in reads for 20 s; else random]",
+    help="Compare the graph with torch on the first 256 of these. [default: built-in reads for 20 s, or random tokens]",
 )
 @click.option(
     "--metrics", type=NamedPath(), metavar="JSON", help="Put the output of `wyr-batch evaluate` into the bundle."

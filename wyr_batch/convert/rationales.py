@@ -31,7 +31,7 @@ import numpy as np
 from wyr_batch.convert.conversion import Conversion, Written, mask_column
 from wyr_batch.convert.output import text_output
 from wyr_batch.draw.kinds import is_multi_label
-from wyr_batch.draw.words import KEPT
+from wyr_batch.draw.read import KEPT
 from wyr_batch.errors import UsageError
 from wyr_batch.masks.bases import with_bases
 from wyr_batch.masks.file import MaskFile

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from wyr_batch.draw.read import KEPT
 from wyr_batch.tokens.tokens import Int32s
 from wyr_batch.tokens.windows import Float32s
 from wyr_batch.tokens.words import code_points
 from wyr_batch.tokens.words import word_numbers as numbers_of_words
-
-KEPT = 0.5
 
 
 def word_numbers(text: str, starts: Int32s, ends: Int32s) -> Int32s:

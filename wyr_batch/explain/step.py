@@ -112,7 +112,8 @@ class ExplainStep:
         other_call = (buffers.explained_ids != wanted).any(axis=1) & ~work.too_short[work.windows.read]
         other_call[work.repeats.spread(work.windows.first)[0]] = False
         other_call[list(buffers.failed)] = False
-        other_call &= ~np.isin(work.windows.read, list(work.refused))
+        if work.refused:
+            other_call &= ~np.isin(work.windows.read, list(work.refused))
         if other_call.any():
             rows = np.flatnonzero(other_call)
             pad_to = self.runner.engine.pad_to

@@ -33,6 +33,7 @@ from wyr_batch.explain.step import Explained
 from wyr_batch.ranks import Rank, rank_slices
 from wyr_batch.reads.chunk import ReadChunk, upper_case
 from wyr_batch.rows.segments import find_segments, running_sum, token_ends
+from wyr_batch.tokens.plan import Work
 from wyr_batch.tokens.tokens import Int64s
 
 STATUSES = ("ok", "windowed", "empty", "too_short", "failed")
@@ -123,7 +124,6 @@ class RowBuilder:
         offsets, counts = work.tokens.offsets, work.tokens.counts
         sums = running_sum(done.mask)
         means = (sums[offsets[1:]] - sums[offsets[:-1]]) / np.maximum(counts, 1)
-        ends = token_ends(work.tokens, work.chunk.lengths)
         segments = find_segments(done.mask, sums, work.tokens, work.chunk.lengths)
         columns = [
             *([self._file(work.chunk)] if self.files else []),
@@ -134,7 +134,7 @@ class RowBuilder:
             pa.DictionaryArray.from_arrays(pa.array(status), pa.array(STATUSES)),
             self._mask_lists(done.mask, offsets, absent),
             _lists(pa.array(work.tokens.starts), offsets, absent),
-            *([_lists(pa.array(ends), offsets, absent)] if self.token_ends else []),
+            *([self._ends(work, absent)] if self.token_ends else []),
             _lists(
                 pa.StructArray.from_arrays(
                     [pa.array(segments.start), pa.array(segments.end), pa.array(segments.mean)],
@@ -160,6 +160,9 @@ class RowBuilder:
     def _file(self, chunk: ReadChunk) -> pa.Array:
         codes = pa.array(np.full(len(chunk), self._file_codes[chunk.place], np.int32))
         return pa.DictionaryArray.from_arrays(codes, pa.array(self.files, pa.string()))
+
+    def _ends(self, work: Work, absent: Bools) -> pa.Array:
+        return _lists(pa.array(token_ends(work.tokens, work.chunk.lengths)), work.tokens.offsets, absent)
 
     def _calls(self, r: int, probs: npt.NDArray[np.float32], absent: Bools) -> list[pa.Array]:
         best = probs.argmax(axis=1)

@@ -51,6 +51,7 @@ class Prediction:
         token_end: int32 [T], where each token ends; None: where the next begins.
         words: int32 [T], the word of each token, from 0; None: there are no words.
         kind: what it is: a read, a protein or a text.
+        second_start: code point where the second text of a pair begins, -1 where there is none.
     """
 
     status: str
@@ -68,6 +69,7 @@ class Prediction:
     token_end: npt.NDArray[np.int32] | None = None
     words: npt.NDArray[np.int32] | None = None
     kind: Kind = READS
+    second_start: int = -1
 
     @property
     def mask_mean(self) -> float:
@@ -156,6 +158,7 @@ def predictions_from(
     ends, words = tokens.ends, tokens.words
     letters = chunk.bases.tobytes()
     letters = letters if kind.is_text else letters.upper()
+    seconds = [-1] * len(chunk) if chunk.second is None else chunk.second.tolist()
     token_bounds, base_bounds = (pairwise(offsets.tolist()) for offsets in (tokens.offsets, chunk.offsets))
     predictions = []
     for i, (read_id, (start, end), (first, last)) in enumerate(
@@ -184,6 +187,7 @@ def predictions_from(
                 token_end=None if ends is None else ends[start:end],
                 words=None if words is None else words[start:end],
                 kind=kind,
+                second_start=-1 if seconds[i] < 0 else len(letters[first : first + seconds[i]].decode()),
             )
         )
     return predictions

@@ -23,6 +23,7 @@ class Esm2Explanandum(TextExplanandum):
     family = "esm"
     class_name = "EsmForSequenceClassification"
     input = "proteins"
+    takes_types = False
 
     def __init__(self, model: Any, tokenizer: TokenizerInfo) -> None:
         super().__init__(model, tokenizer)
@@ -42,14 +43,6 @@ class Esm2Explanandum(TextExplanandum):
         scale = (1 - HIDDEN_IN_TRAINING) / share.clamp(min=1e-9)  # 0 tokens shown are 0 whatever the scale
         scaled: Tensor = embedded * (shown * scale).unsqueeze(-1).to(embedded.dtype)
         return scaled
-
-    def encode(self, embedded: Tensor, input_ids: Tensor) -> Tensor:
-        hidden: Tensor = self.base(
-            inputs_embeds=embedded,
-            attention_mask=self.padding_scores(input_ids, embedded.dtype),
-            position_ids=self.positions(input_ids),
-        )[0]
-        return hidden
 
     def head(self, pooled: Tensor) -> Tensor:
         scores: Tensor = self.model.classifier(pooled.unsqueeze(1))

@@ -29,10 +29,12 @@ class TextExplanandum(Tokenised):
     Attributes:
         model: transformers' model, in evaluation mode.
         class_name: of that model, in the package transformers.
+        takes_types: it tells the tokens of a pair's texts apart by a type.
     """
 
     input = "text"
     class_name: ClassVar[str]
+    takes_types: ClassVar[bool] = True
     model: Any
 
     def __init__(self, model: Any, tokenizer: TokenizerInfo) -> None:
@@ -72,11 +74,12 @@ class TextExplanandum(Tokenised):
         return embedded * self.valid(input_ids).unsqueeze(-1).to(embedded.dtype)
 
     def encode(self, embedded: Tensor, input_ids: Tensor) -> Tensor:
+        types = {"token_type_ids": self.token_types(input_ids)} if self.takes_types else {}
         hidden: Tensor = self.base(
             inputs_embeds=embedded,
             attention_mask=self.padding_scores(input_ids, embedded.dtype),
             position_ids=self.positions(input_ids),
-            token_type_ids=self.token_types(input_ids),
+            **types,
         )[0]
         return hidden
 
@@ -178,14 +181,7 @@ class DistilBertExplanandum(TextExplanandum):
 
     family = "distilbert"
     class_name = "DistilBertForSequenceClassification"
-
-    def encode(self, embedded: Tensor, input_ids: Tensor) -> Tensor:
-        hidden: Tensor = self.base(
-            inputs_embeds=embedded,
-            attention_mask=self.padding_scores(input_ids, embedded.dtype),
-            position_ids=self.positions(input_ids),
-        )[0]
-        return hidden
+    takes_types = False
 
     def head(self, pooled: Tensor) -> Tensor:
         scores: Tensor = self.model.classifier(torch.relu(self.model.pre_classifier(pooled)))
