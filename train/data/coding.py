@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from wyr_batch.models.explanandum import Explanandum
 
 NOWHERE = -1  # where a special token or padding starts and ends
-_IDS_FILE = "tokenizer.json"
 
 Int64s = npt.NDArray[np.int64]
 Uint8s = npt.NDArray[np.uint8]
@@ -156,23 +155,14 @@ def coding_of(explanandum: Explanandum, window_tokens: int = 0) -> Coding:
         return SIX_MER_CODING
     from wyr_batch.tokens.subwords import SubwordTokenizer  # needs an extra
 
-    tokenizer = explanandum.tokenizer
-    vocabulary = Vocabulary(
-        explanandum.vocab_size,
-        tokenizer.prefix,
-        tokenizer.suffix,
-        tokenizer.between,
-        explanandum.pad_id,
-        (0, explanandum.vocab_size),
-        _IDS_FILE,
-    )
+    vocabulary = explanandum.vocabulary
     most = explanandum.max_tokens - vocabulary.n_special
     if not 0 <= window_tokens <= most:
         raise UsageError("--window", f"{window_tokens} tokens", f"at most {most}, what the classifier takes")
     kind = explanandum.input
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / _IDS_FILE
-        path.write_text(tokenizer.json, encoding="utf-8")
+        path = Path(folder) / vocabulary.file
+        path.write_text(explanandum.tokenizer.json, encoding="utf-8")
         return Coding(SubwordTokenizer(path, vocabulary, kind), vocabulary, kind, window_tokens or most)
 
 
