@@ -20,12 +20,14 @@ from benchmarks import kit
 from benchmarks.published_size import make_checkpoints
 from wyr_batch.host import available_cpus
 
+# Older commits cannot be run as a module.
+COMMAND = "import sys; from wyr_batch.cli import main; sys.exit(main(sys.argv[1:]))"
 WHERE = "import pathlib, wyr_batch; print(pathlib.Path(wyr_batch.__file__).parents[1])"
 
 
 def export(python: str, folder: Path) -> None:
     """Export the folder's checkpoints with the package that a Python finds."""
-    words = ["-m", "wyr_batch", "export", "--explanandum", str(folder / "explanandum")]
+    words = ["-c", COMMAND, "export", "--explanandum", str(folder / "explanandum")]
     words += ["--explainer", str(folder / "explainer"), "-o", str(folder / "bundle"), "--overwrite", "--quiet"]
     subprocess.run([python, *words], check=True, cwd=folder)
 
