@@ -15,7 +15,7 @@ import pytest
 import torch
 from toy_models import MAX_TOKENS, predicted, ragged, silent_explainer, token_batch, toy_explainer, toy_explanandum
 
-from wyr_batch.models.encoder import padding_bias
+from wyr_batch.kernels.plain import Padding
 from wyr_batch.models.explainer import Explainer
 from wyr_batch.models.fused import Fused, FusedOutput
 from wyr_batch.models.gpu.encoder import GpuEncoder
@@ -62,12 +62,12 @@ def test_encoder_gives_the_references_hidden_states(lengths: list[int]) -> None:
     valid = ids != 1
     with torch.inference_mode():
         wanted = reference(ids)[valid]
-        embedded = encoder.embed(ids)
-        torch.testing.assert_close(encoder.encode(embedded, valid)[valid], wanted, atol=1e-5, rtol=0)
+        padding = Padding.of(valid)
+        torch.testing.assert_close(encoder.encode(ids, None, padding)[valid], wanted, atol=1e-5, rtol=0)
         if valid.all():
-            torch.testing.assert_close(encoder.encode(embedded, None)[valid], wanted, atol=1e-5, rtol=0)
+            torch.testing.assert_close(encoder.encode(ids, None, None)[valid], wanted, atol=1e-5, rtol=0)
         else:
-            assert (encoder.encode(embedded, None)[valid] - wanted).abs().max() > 1e-3, "the mask is needed"
+            assert (encoder.encode(ids, None, None)[valid] - wanted).abs().max() > 1e-3, "the mask is needed"
     for name, value in reference.state_dict().items():
         assert torch.equal(value, before[name])
 
@@ -176,10 +176,10 @@ def test_a_compiled_function_out_of_memory_stays_compiled() -> None:
     def fails(*_: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    function = Compiled(lambda embedded, *_: embedded, lambda *_, **__: fails)
+    function = Compiled(lambda input_ids, *_: input_ids, lambda *_, **__: fails)
     for _ in range(2):
         with pytest.raises(torch.OutOfMemoryError):
-            function(torch.ones(1, 5, 4), None, torch.ones(5, 2), torch.ones(5, 2))
+            function(torch.ones(1, 5), None, None, torch.ones(5, 2), torch.ones(5, 2))
 
 
 def test_torch_compiles_once_with_a_mask_and_once_without_whatever_the_sizes() -> None:
@@ -193,15 +193,13 @@ def test_torch_compiles_once_with_a_mask_and_once_without_whatever_the_sizes() -
     encoder = module.encoder
     encoder.way = Compiled(encoder.run_layers, partial(torch.compile, backend=backend))
     for lengths in ([9, 9, 9], [30] * 5, [7], [1], [40, 3], [11, 2, 5], [5, 1]):
-        ids = torch.from_numpy(token_batch(lengths))
-        valid = ids != 1
         with torch.inference_mode():
-            embedded = encoder.embed(ids)
-            for attended in [valid] if (~valid).any() else [valid, None]:
-                found = encoder.encode(embedded, attended)
-                bias = None if attended is None else padding_bias(attended, torch.float32)
+            ids = torch.from_numpy(token_batch(lengths)).clone()
+            valid, mask = ids != 1, torch.rand(ids.shape)
+            for padding in [Padding.of(valid)] if (~valid).any() else [Padding.of(valid), None]:
+                found = encoder.encode(ids, mask, padding)
                 n_tokens = ids.shape[1]
-                wanted = encoder.run_layers(embedded, bias, encoder.cos[:n_tokens], encoder.sin[:n_tokens])
+                wanted = encoder.run_layers(ids, mask, padding, encoder.cos[:n_tokens], encoder.sin[:n_tokens])
                 torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     assert len(graphs) == 2
 

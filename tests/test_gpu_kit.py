@@ -77,7 +77,7 @@ def test_dry_run_goes_through_every_part(tmp_path: Path) -> None:
         assert way["seconds_a_step"] > 0
         assert way["loss"][0] != way["loss"][1], "the optimiser takes steps"
     pieces = results["split"]["pieces_ms"]
-    named = ("embed", "plain", "Explainer's features", "Explainer's classes", "masked", "heads plain", "heads masked")
+    named = ("plain", "Explainer's features", "Explainer's classes", "masked", "heads plain", "heads masked")
     assert 0 < sum(pieces[name] for name in named) <= pieces["whole"]
     for run in ("cold", "warm"):
         assert results["headline"][run]["correct"] is True

@@ -13,6 +13,7 @@ import pytest
 import torch
 from toy_models import MAX_TOKENS, predicted, silent_explainer, token_batch, toy_explainer, toy_explanandum
 
+from wyr_batch.engines.torch import _switches
 from wyr_batch.kernels import choose, plain, steps
 from wyr_batch.models.fused import Fused, FusedOutput
 from wyr_batch.models.gpu.fused import GpuFused
@@ -21,16 +22,16 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 HALVES = [torch.float32, torch.float16, torch.bfloat16]
 # Rows and tokens: sizes that no block divides, one token, the longest row (once: the interpreter is slow).
 CASES = [(*shape, dtype) for shape in ((3, 7), (1, 1)) for dtype in HALVES] + [(1, 2048, torch.float32)]
-# The interpreter takes the bits of bfloat16 for whole numbers in products.
-PRODUCTS = [case for case in CASES if case[2] != torch.bfloat16 or DEVICE.type == "cuda"]
+# Kernels with products are for halves. The interpreter takes the bits of bfloat16 for whole numbers in products.
+PRODUCTS = [case for case in CASES if case[2] == torch.float16 or (case[2].itemsize == 2 and DEVICE.type == "cuda")]
 
 
 @pytest.fixture
 def kernels() -> dict[str, ModuleType]:
     pytest.importorskip("triton", reason="Triton is not installed: pip install triton (286 MB)")
-    from wyr_batch.kernels import bilstm, rowwise, swiglu
+    from wyr_batch.kernels import attention, bilstm, rowwise, swiglu
 
-    return {"bilstm": bilstm, "rowwise": rowwise, "swiglu": swiglu}
+    return {"attention": attention, "bilstm": bilstm, "rowwise": rowwise, "swiglu": swiglu}
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,13 @@ def nothing_is_remembered() -> Iterator[None]:
     choose.forget()
     yield
     choose.forget()
+
+
+@pytest.fixture(autouse=True)
+def float32_as_engines_have_it() -> Iterator[None]:
+    """TF32 is off, also in cuDNN's LSTM, which is the reference."""
+    with _switches.held(torch):
+        yield
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
@@ -57,12 +65,34 @@ def test_add_and_norm(kernels: dict[str, ModuleType], rows: int, n_tokens: int, 
     residual[0, -1] = 0  # as a mask of exact zeros leaves it: the layer norm's bias comes out
     update[0, -1] = 0
     before = residual.clone()
-    arguments = residual, update, normal(width, seed=2), normal(width, seed=3), 1e-12, dtype
+    arguments = residual, update, some_norm(width), dtype
     found, wanted = kernels["rowwise"].add_norm(*arguments), plain.add_norm(*arguments)
     assert torch.equal(found[0], wanted[0])
     assert_near(found[1], wanted[1], dtype)
-    assert_near(found[1][0, -1], arguments[3].to(dtype), dtype)
+    assert_near(found[1][0, -1], some_norm(width).bias.to(dtype), dtype)
     assert torch.equal(residual, before)
+
+
+def some_norm(width: int) -> plain.Norm:
+    return plain.Norm(normal(width, seed=2), normal(width, seed=3), 1e-12)
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "plain"])
+@pytest.mark.parametrize(("rows", "n_tokens", "dtype"), CASES[:-1])
+def test_embed_and_norm(
+    kernels: dict[str, ModuleType], rows: int, n_tokens: int, dtype: torch.dtype, masked: bool
+) -> None:
+    width, pad_id = 24, 1
+    ids = torch.randint(2, 9, (rows, n_tokens), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    ids[-1, n_tokens // 2 :] = pad_id
+    mask = normal(rows, n_tokens).abs()
+    mask[0, -1] = 0
+    arguments = ids.to(DEVICE), normal(9, width), pad_id, mask if masked else None, some_norm(width), dtype
+    found, wanted = kernels["rowwise"].embed_norm(*arguments), plain.embed_norm(*arguments)
+    assert torch.equal(found[0], wanted[0])
+    assert_near(found[1], wanted[1], dtype)
+    assert (found[0][-1, n_tokens // 2 :] == 0).all()
+    assert not masked or (found[0][0, -1] == 0).all()
 
 
 @pytest.mark.parametrize(("rows", "n_tokens", "dtype"), CASES)
@@ -78,9 +108,26 @@ def test_rotary(kernels: dict[str, ModuleType], rows: int, n_tokens: int, dtype:
     assert torch.equal(found[:, 0], packed[:, 0])
 
 
+@pytest.mark.parametrize(("head_size", "lengths"), [(32, [40, 33, 1]), (32, [33] * 2), (12, [7, 3]), (40, [70, 1])])
+@pytest.mark.parametrize("dtype", sorted({case[2] for case in PRODUCTS}, key=str))
+def test_attention(kernels: dict[str, ModuleType], head_size: int, lengths: list[int], dtype: torch.dtype) -> None:
+    n_tokens, n_heads = max(lengths), 2
+    packed = normal(len(lengths), n_tokens, 3, n_heads, head_size, dtype=dtype)
+    packed[0, 0] = 0
+    angles = torch.arange(n_tokens)[:, None] * torch.logspace(0, -3, head_size // 2)
+    cos, sin = angles.cos().to(DEVICE), angles.sin().to(DEVICE)
+    valid = torch.arange(n_tokens, device=DEVICE) < torch.tensor(lengths, device=DEVICE)[:, None]
+    padding = None if valid.all() else plain.Padding.of(valid)
+    wanted = plain.attend(packed.float(), cos, sin, padding).to(dtype)
+    for tile in kernels["attention"].TILES:
+        found = kernels["attention"].attend(packed, cos, sin, padding, tile)
+        assert_near(found[valid], wanted[valid], dtype)
+        assert found.isfinite().all(), "what stands at padding goes on through the layers"
+
+
 @pytest.mark.parametrize(("rows", "n_tokens", "dtype"), PRODUCTS)
 def test_swiglu(kernels: dict[str, ModuleType], rows: int, n_tokens: int, dtype: torch.dtype) -> None:
-    x, weight = normal(rows, n_tokens, 40, dtype=dtype), normal(2 * 20, 40, dtype=dtype, seed=1) * 0.2
+    x, weight = normal(rows, n_tokens, 40, dtype=dtype), normal(2 * 24, 40, dtype=dtype, seed=1) * 0.2
     x[0, 0] = 0
     wanted = plain.swiglu(x, weight)
     for tile in kernels["swiglu"].TILES:
@@ -226,6 +273,14 @@ def test_a_wrong_kernel_is_left_out_of_the_encoder(
     kernels: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels["swiglu"], "swiglu", lambda x, weight, tile: plain.swiglu(x, weight) * 1.01)
+    chosen = steps.chosen_steps(4, 8, 48, torch.float16, DEVICE, later_is_faster(), (2, 12))
+    assert chosen.swiglu is plain.swiglu
+    assert chosen.add_norm is kernels["rowwise"].add_norm
+    assert chosen.attend.func is kernels["attention"].attend  # type: ignore[attr-defined]
+
+
+def test_products_in_float32_stay_torchs(kernels: dict[str, ModuleType]) -> None:
     chosen = steps.chosen_steps(4, 8, 48, torch.float32, DEVICE, later_is_faster(), (2, 12))
     assert chosen.swiglu is plain.swiglu
-    assert chosen.rotate is kernels["rowwise"].rotate
+    assert chosen.attend.keywords == {"rotation": kernels["rowwise"].rotate}  # type: ignore[attr-defined]
+    assert chosen.embed_norm is kernels["rowwise"].embed_norm

@@ -283,12 +283,12 @@ def test_ways_are_compared_and_timed_as_engines_will_run_them(
     arguments = model.module.explanandum, model.module.explainer, "float16", 64, torch.device("cpu")
     module = gpu_form(TorchWithGpu(), *arguments)
     assert module.encoder.layers[0].up.weight.dtype == torch.float16
-    for name in ("WYR_COMPILE", "WYR_KERNELS"):
-        monkeypatch.setenv(name, "off")
+    monkeypatch.setenv("WYR_COMPILE", "on")
+    monkeypatch.setenv("WYR_KERNELS", "off")
     gpu_form(TorchWithGpu(), *arguments)
     assert torch._dynamo.config.recompile_limit == MOST_GRAPHS
     held = (False, True, False, False)
-    assert seen == [(held, torch.compile, True), (held, None, False)]
+    assert seen == [(held, None, True), (held, torch.compile, False)]
     assert switches() == before
 
 
@@ -296,9 +296,10 @@ def test_a_proof_names_triton_and_the_compiler(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(kernels, "triton_version", lambda: "3.9.0")
     monkeypatch.setattr(kernels, "wanted", lambda: os.environ.get("WYR_KERNELS") != "off")
-    assert gpu_version() == f"{torch.__version__}, Triton 3.9.0, compiled"
-    monkeypatch.setenv("WYR_COMPILE", "off")
     assert gpu_version() == f"{torch.__version__}, Triton 3.9.0"
+    monkeypatch.setenv("WYR_COMPILE", "on")
+    assert gpu_version() == f"{torch.__version__}, Triton 3.9.0, compiled"
+    monkeypatch.delenv("WYR_COMPILE")
     monkeypatch.setenv("WYR_KERNELS", "off")
     assert gpu_version() == str(torch.__version__)
 

@@ -4,8 +4,8 @@
     TorchEngine   one per device: on a GPU with two slots, each a batch in flight
 
 On a GPU the next batch is enqueued before the one before is waited for, by one thread: two threads would take turns at
-Python's lock. When a model is loaded on a GPU, plain torch, torch.compile (`WYR_COMPILE=off`: not) and the kernels of
-wyr_batch/kernels (`WYR_KERNELS=off`: not) are compared and timed on it, and the fastest that is right is used. What
+Python's lock. When a model is loaded on a GPU, plain torch, the kernels of wyr_batch/kernels (`WYR_KERNELS=off`: not)
+and torch.compile (`WYR_COMPILE=on`) are compared and timed on it, and the fastest that is right is used. What
 torch keeps for the process is set meanwhile, and while an engine is open on a GPU; see `_Switches`. Not handled: CUDA
 graphs, for batches of tens of thousands of tokens keep a GPU busy for longer than their launches take; ragged rows
 without padding (torch.nn.attention.varlen).
@@ -55,7 +55,8 @@ def import_torch(device: str) -> Any:
 
 
 def _may_compile() -> bool:
-    return os.environ.get("WYR_COMPILE", "on") != "off"
+    """The compiler takes most of a minute, and has been slower than the kernels: only if it is asked for."""
+    return os.environ.get("WYR_COMPILE", "off") == "on"
 
 
 def gpu_version() -> str:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from wyr_batch.kernels import plain
 from wyr_batch.kernels.choose import LIMITS, Timer, device_name, fastest, gpu_seconds
-from wyr_batch.kernels.plain import Rotate, Steps
+from wyr_batch.kernels.plain import Attend, Norm, Padding, Steps
+
+_WORDS = 100  # of the vocabulary that is looked up; any will do
 
 
 def chosen_steps(
@@ -27,11 +29,11 @@ def chosen_steps(
 
     Args:
         n_raised: features between the two products of the feed-forward.
-        dtype: of products.
+        dtype: of products. Kernels with products in them are for halves.
         timed: rows and tokens of the batch that is timed.
     Raises: ImportError without Triton.
     """
-    from wyr_batch.kernels import rowwise, swiglu
+    from wyr_batch.kernels import attention, rowwise, swiglu
 
     width = n_heads * head_size
     key = device_name(device), dtype, n_heads, head_size, n_raised
@@ -43,33 +45,65 @@ def chosen_steps(
     def pick(name: str, ways: Mapping[str, Callable[..., Any]], case: Callable[[int, int], tuple[Any, ...]]) -> str:
         return fastest(name, ways, [case(*timed), case(3, 7), case(1, 1)], LIMITS[dtype], key, timer)
 
+    norm = Norm(normal(width, dtype=torch.float32), normal(width, dtype=torch.float32), 1e-12)
+    words = normal(_WORDS, width, dtype=torch.float32)
+
+    def batch(rows: int, n_tokens: int) -> tuple[Any, ...]:
+        ids = torch.randint(_WORDS, (rows, n_tokens), generator=generator).to(device)
+        mask = torch.rand(rows, n_tokens, generator=generator).to(device)
+        mask[-1] = 0
+        return ids, words, 1, mask, norm, dtype
+
     def sums(rows: int, n_tokens: int) -> tuple[Any, ...]:
         residual = normal(rows, n_tokens, width, dtype=torch.float32)
         residual[-1] = 0  # what a mask of zeros leaves
         update = normal(rows, n_tokens, width)
         update[-1] = 0
-        ends = (normal(width, dtype=torch.float32) for _ in range(2))
-        return residual, update, *ends, 1e-12, dtype
+        return residual, update, norm, dtype
 
     def packed(rows: int, n_tokens: int) -> tuple[Any, ...]:
         angles = torch.rand(n_tokens, head_size // 2, generator=generator) * n_tokens
-        return normal(rows, n_tokens, 3, n_heads, head_size), angles.cos().to(device), angles.sin().to(device)
+        vectors = normal(rows, n_tokens, 3, n_heads, head_size)
+        vectors[:, :, 0] *= head_size**-0.5
+        return vectors, angles.cos().to(device), angles.sin().to(device), padding_of(rows, n_tokens)
+
+    def padding_of(rows: int, n_tokens: int) -> Padding | None:
+        """Some rows of the small cases are shorter; all of the timed one are full."""
+        if (rows, n_tokens) == timed:
+            return None
+        lengths = (n_tokens - torch.arange(rows, device=device)).clamp(min=1)
+        return Padding.of(torch.arange(n_tokens, device=device) < lengths[:, None])
 
     weight = normal(2 * n_raised, width) * width**-0.5
+    embed_norms = {"torch": plain.embed_norm, "triton": rowwise.embed_norm}
     add_norms = {"torch": plain.add_norm, "triton": rowwise.add_norm}
-    rotations: dict[str, Rotate] = {"torch": plain.rotate, "triton": rowwise.rotate}
+    mixers: dict[str, Attend] = {
+        "torch": plain.attend,
+        "torch, rotated by triton": partial(plain.attend, rotation=rowwise.rotate),
+    }
     swiglus: dict[str, plain.Swiglu] = {"torch": plain.swiglu}
-    for tile in swiglu.TILES:
-        swiglus[f"triton {'x'.join(map(str, tile[:3]))}"] = partial(swiglu.swiglu, tile=tile)
-    turned = {name: partial(_on_a_copy, rotation) for name, rotation in rotations.items()}
+    if dtype != torch.float32:
+        mixers |= {f"triton {_shown(tile)}": partial(attention.attend, tile=tile) for tile in attention.TILES}
+        swiglus |= {f"triton {_shown(tile)}": partial(swiglu.swiglu, tile=tile) for tile in swiglu.TILES}
     return Steps(
+        embed_norms[pick("embedding and layer norm", embed_norms, batch)],
         add_norms[pick("add and layer norm", add_norms, sums)],
-        rotations[pick("rotary positions", turned, packed)],
+        mixers[pick("attention", {name: _compared(mixer) for name, mixer in mixers.items()}, packed)],
         swiglus[pick("SwiGLU", swiglus, lambda rows, n_tokens: (normal(rows, n_tokens, width), weight))],
     )
 
 
-def _on_a_copy(rotation: Rotate, packed: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    copy = packed.clone()
-    rotation(copy, cos, sin)
-    return copy
+def _compared(mixer: Attend) -> Attend:
+    """Return attention that leaves its input alone, and gives 0 at padding."""
+
+    def mix(packed: Tensor, cos: Tensor, sin: Tensor, padding: Padding | None) -> Tensor:
+        mixed = mixer(packed.clone(), cos, sin, padding)
+        if padding is None:
+            return mixed
+        return mixed * padding.valid.unsqueeze(-1)
+
+    return mix
+
+
+def _shown(tile: tuple[int, ...]) -> str:
+    return "x".join(map(str, tile))

@@ -179,13 +179,17 @@ class LstmExplainer(Explainer):
         from wyr_batch.kernels.bilstm import bilstm
 
         lengths = valid.sum(dim=1, dtype=torch.int32)
-        x = self.embedding(input_ids)
+        words: Tensor | None = input_ids.contiguous()
+        x: Tensor = self.embedding.weight  # of each word, for the first layer
         for layer in range(self.config.num_layers):
             forward, backward = self.weights(layer, backward=False), self.weights(layer, backward=True)
             w_ih, w_hh, b_ih, b_hh = (torch.cat(pair) for pair in zip(forward, backward, strict=True))
-            hidden, cells = bilstm(x, lengths, w_ih, w_hh.view(2, 4, -1, w_hh.shape[1]), b_ih + b_hh)
-            x = hidden.flatten(2)
-        return torch.cat((x, cells.flatten(2)), dim=-1) if self.config.cell_states else x
+            gates = F.linear(x, w_ih, b_ih + b_hh).view(*x.shape[:-1], 2, 4, -1)
+            last = layer == self.config.num_layers - 1
+            recurrent = w_hh.view(2, 4, -1, w_hh.shape[1])
+            x = bilstm(gates, lengths, recurrent, words, cell_states=last and self.config.cell_states)
+            words = None
+        return x
 
     def weights(self, layer: int, backward: bool) -> list[Tensor]:
         """Return (w_ih, w_hh, b_ih, b_hh) of one direction of one LSTM layer, gates in torch's order i, f, g, o."""

@@ -25,6 +25,7 @@ from wyr_batch.tokens.kmers import PAD_ID
 
 Run = Callable[[Any, Any], Any]  # (input_ids, explain_ids) -> FusedOutput
 ROUNDS = 5
+N_TILES = 3  # of each kernel that has several
 
 
 def changes(machine: Machine) -> Iterator[tuple[str, Any]]:
@@ -108,10 +109,9 @@ def three_products(machine: Machine, module: Any) -> Run:
     return full_rows(other)
 
 
-def attend_apart(layer: Any, x: Any, bias: Any, cos: Any, sin: Any, rotate: Any) -> Any:
-    """As the layer's own attention, from three products."""
+def attend_apart(layer: Any, x: Any, cos: Any, sin: Any, padding: Any, attend: Any) -> Any:
+    """As the layer's own attention, from three products; rows without padding."""
     torch = need_torch()
-    rows, n_tokens = x.shape[:2]
     half_cos, half_sin = (table[:, None].to(x.dtype) for table in (cos, sin))
 
     def turned(part: Any) -> Any:
@@ -120,10 +120,10 @@ def attend_apart(layer: Any, x: Any, bias: Any, cos: Any, sin: Any, rotate: Any)
 
     pairs = zip(layer.packed.weight.chunk(3), layer.packed.bias.chunk(3), strict=True)
     products = [torch.nn.functional.linear(x, *pair) for pair in pairs]
-    query, key, value = (part.view(rows, n_tokens, layer.n_heads, layer.head_size) for part in products)
+    query, key, value = (part.unflatten(-1, (layer.n_heads, layer.head_size)) for part in products)
     parts = (part.transpose(1, 2) for part in (turned(query), turned(key), value))
-    mixed = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=bias, scale=1.0)
-    return mixed.transpose(1, 2).reshape(rows, n_tokens, -1)
+    mixed = torch.nn.functional.scaled_dot_product_attention(*parts, scale=1.0)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def cudnn_allowed(machine: Machine, module: Any) -> Run:
@@ -198,16 +198,22 @@ def need_triton(machine: Machine) -> None:
         raise Skipped("no GPU to compile kernels for; TRITON_INTERPRET=1 runs them on a CPU")
 
 
-def add_norm() -> dict[str, Any]:
+def norms() -> dict[str, Any]:
     from wyr_batch.kernels import rowwise
 
-    return {"add_norm": rowwise.add_norm}
+    return {"embed_norm": rowwise.embed_norm, "add_norm": rowwise.add_norm}
 
 
 def rotary() -> dict[str, Any]:
-    from wyr_batch.kernels import rowwise
+    from wyr_batch.kernels import plain, rowwise
 
-    return {"rotate": rowwise.rotate}
+    return {"attend": partial(plain.attend, rotation=rowwise.rotate)}
+
+
+def attention(number: int) -> dict[str, Any]:
+    from wyr_batch.kernels import attention
+
+    return {"attend": partial(attention.attend, tile=attention.TILES[number])}
 
 
 def swiglu(number: int) -> dict[str, Any]:
@@ -227,20 +233,21 @@ def all_changes() -> dict[str, Callable[[Machine, Any], Run]]:
     """Return every change by its name."""
     found: dict[str, Callable[[Machine, Any], Run]] = {
         "as the CPU computes it": as_on_a_cpu,
-        "encoder compiled": compiled,
-        "kernels: add and layer norm": with_kernels(add_norm),
+        "kernels: layer norms": with_kernels(norms),
         "kernels: rotary positions": with_kernels(rotary),
     }
-    for number in range(4):
+    for number in range(N_TILES):
+        found[f"kernels: attention, tile {number}"] = with_kernels(partial(attention, number))
         found[f"kernels: SwiGLU, tile {number}"] = with_kernels(partial(swiglu, number))
     return {
         **found,
         "kernels: LSTM": with_kernels(dict, lstm=True),
-        "kernels: all": with_kernels(lambda: {**add_norm(), **rotary(), **swiglu(0)}, lstm=True),
+        "kernels: all": with_kernels(lambda: {**norms(), **attention(0), **swiglu(0)}, lstm=True),
         "Explainer's features on a side stream": on_side_stream,
         "an attention mask": masked,
         "rows padded to a multiple of 8": padded,
         "three products for query, key and value": three_products,
         "directions of the LSTM apart": directions_apart,
         "cuDNN's attention allowed": cudnn_allowed,
+        "encoder compiled": compiled,  # last, for it takes most of a minute
     }

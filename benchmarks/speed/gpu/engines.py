@@ -86,12 +86,12 @@ def proof(machine: Machine) -> Iterator[tuple[str, Any]]:
 
 def sweep(machine: Machine) -> Iterator[tuple[str, Any]]:
     """Time lengths and batch budgets, one and two batches in flight, and note what is fastest on reads of 1,500 bp."""
-    lengths = (machine.window_tokens, 32) if machine.quick else (machine.window_tokens, 64, 512)
-    budgets = (256,) if machine.quick else (49152, 98304, 131072, 65536, 32768, 16384, 8192)
+    usual, others = machine.window_tokens, ((32,) if machine.quick else (64, 512))
+    budgets = (256,) if machine.quick else (98304, 49152, 131072, 65536, 32768, 16384, 8192)
     rows: list[dict[str, Any]] = []
     with machine.engines("full_size", "torch", machine.half) as engines:
-        for n_tokens in lengths:
-            for budget in budgets:
+        for n_tokens in (usual, *others):
+            for budget in budgets if n_tokens == usual else budgets[:2]:
                 for in_flight in range(1, n_in_flight(engines) + 1):
                     rows.append(tried(timed_row, machine, "full_size", engines, n_tokens, budget, in_flight))
                     note_best(machine, rows)

@@ -34,11 +34,15 @@ def models(machine: Machine) -> Iterator[tuple[str, Any]]:
         describe(machine, name)
     yield "checkpoints_s", made.wall_s
     n_reads, read_bp = (6, 300) if machine.quick else (PAPER_READS, READ_BP)
-    n_bases: list[int] = []
-    path = machine.folder / "reads.fastq.gz"
-    wrote = timed(lambda: n_bases.append(write_reads(path, n_reads, read_bp, read_bp)))
-    machine.note("reads", {"n_reads": n_reads, "read_bp": read_bp, "n_bases": n_bases[0]})
-    yield "reads_s", wrote.wall_s
+    made_reads = timed(lambda: make_reads(machine, "reads", n_reads, read_bp, read_bp))
+    make_reads(machine, "mixed_reads", n_reads // 4, read_bp // 10, read_bp)
+    yield "reads_s", made_reads.wall_s
+
+
+def make_reads(machine: Machine, name: str, n_reads: int, least_bp: int, most_bp: int) -> None:
+    """Write NAME.fastq.gz, and note what is in it."""
+    n_bases = write_reads(machine.folder / f"{name}.fastq.gz", n_reads, least_bp, most_bp)
+    machine.note(name, {"n_reads": n_reads, "least_bp": least_bp, "most_bp": most_bp, "n_bases": n_bases})
 
 
 def describe(machine: Machine, name: str) -> None:

@@ -80,7 +80,7 @@ class Stopwatch:
 def split(machine: Machine) -> Iterator[tuple[str, Any]]:
     """Time the pieces of a batch, and the host's enqueueing; count kernels; look at memory and clocks.
 
-    The Explainer's features are not beside the plain pass here but after the embedding, so that each has a time.
+    The Explainer's features are not beside the plain pass here but before it, so that each has a time.
     """
     torch = need_torch()
     with machine.engines("full_size", "torch", machine.half, in_flight=1) as engines, torch.inference_mode():
@@ -109,7 +109,6 @@ def pieces(machine: Machine, module: Any, ids: Any, asked: Any) -> dict[str, flo
     """Return milliseconds of each piece of a batch, of all of it on the device, and of the host's enqueueing it."""
     stopwatch = Stopwatch(machine)
     model = module.explanandum
-    stopwatch.watch(module.encoder, "embed", "embed")
     stopwatch.watch(module.encoder, "encode", "plain", "masked")
     stopwatch.watch(model, "pool", "pool plain", "pool masked")
     stopwatch.watch(model, "logits", "heads plain", "heads masked")

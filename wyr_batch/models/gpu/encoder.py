@@ -1,8 +1,9 @@
 """The encoder as a GPU computes it best: made of a loaded encoder, whose own layout and numbers stay as they are.
 
-Queries, keys and values are one product, with the scale of attention in its weights. Cosines and sines stand in one
-table for all lengths. Rows without padding need no mask, and so get torch's fastest attention. Precision is that of
-models/precision.py: products and attention in halves if asked for, the residual stream and layer norms in float32.
+Queries, keys and values are one product, with the scale of attention in its weights; rows of gate and up take turns in
+the weight of another. Cosines and sines stand in one table for all lengths. Rows without padding need no mask, and so
+get torch's fastest attention. Precision is that of models/precision.py: products and attention in halves if asked for,
+the residual stream and layer norms in float32.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from wyr_batch.kernels.plain import PLAIN, Rotate, Steps
-from wyr_batch.models.encoder import Encoder, padding_bias, rotary_angles
+from wyr_batch.kernels.plain import PLAIN, Attend, Norm, Padding, Steps
+from wyr_batch.models.encoder import Encoder, rotary_angles
 
 
 def _linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> nn.Linear:
@@ -33,6 +33,7 @@ class _GpuLayer(nn.Module):
     Attributes:
         packed: queries, keys and values, D to 3 D; the scale of attention is in the first.
         norm: between attention and feed-forward.
+        up: D to 2 F, rows of gate and up in turn.
     """
 
     def __init__(self, layer: Any, n_heads: int, head_size: int, dtype: torch.dtype) -> None:
@@ -46,21 +47,17 @@ class _GpuLayer(nn.Module):
         self.packed = _linear(weight, bias, dtype)
         self.out = _linear(layer.attention.output.dense.weight, layer.attention.output.dense.bias, dtype)
         self.norm = layer.LayerNorm
-        self.up = _linear(layer.intermediate.dense.weight, None, dtype)
+        gate, up = layer.intermediate.dense.weight.chunk(2)
+        self.up = _linear(torch.stack((gate, up), dim=1).flatten(0, 1), None, dtype)
         self.down = _linear(layer.output.dense.weight, None, dtype)
 
-    def attend(self, x: Tensor, bias: Tensor | None, cos: Tensor, sin: Tensor, rotate: Rotate) -> Tensor:
+    def attend(self, x: Tensor, cos: Tensor, sin: Tensor, padding: Padding | None, attend: Attend) -> Tensor:
         """Return what attention gives, [B, T, D], before its output product."""
-        rows, n_tokens = x.shape[:2]
-        packed = self.packed(x).view(rows, n_tokens, 3, self.n_heads, self.head_size)
-        rotate(packed, cos, sin)
-        query, key, value = (part.transpose(1, 2) for part in packed.unbind(2))  # [B, H, T, d]
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-        return mixed.transpose(1, 2).reshape(rows, n_tokens, self.n_heads * self.head_size)
+        return attend(self.packed(x).unflatten(-1, (3, self.n_heads, self.head_size)), cos, sin, padding)
 
 
 class GpuEncoder(nn.Module):
-    """Token ids to embeddings to hidden states, as `Encoder`; for inference.
+    """Token ids and mask values to hidden states, as `Encoder`; for inference.
 
     Attributes:
         way: `run_layers`, or what gives the same numbers sooner.
@@ -88,39 +85,44 @@ class GpuEncoder(nn.Module):
         half = self.config.head_size // 2
         self.register_buffer("cos", cos[:, :half].clone(), persistent=False)
         self.register_buffer("sin", sin[:, :half].clone(), persistent=False)
-        self.way: Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor] = self.run_layers
+        self.way: Way = self.run_layers
 
-    def embed(self, input_ids: Tensor) -> Tensor:
-        """Return word embeddings, float32 [B, T, D], 0 at padding."""
-        valid = (input_ids != self.config.pad_token_id).unsqueeze(-1)
-        embedded: Tensor = self.embeddings.word_embeddings(input_ids)
-        return embedded * valid
-
-    def encode(self, embedded: Tensor, valid: Tensor | None) -> Tensor:
+    def encode(self, input_ids: Tensor, mask: Tensor | None, padding: Padding | None) -> Tensor:
         """Return final hidden states, after the last layer norm.
 
         Args:
-            embedded: float32 [B, T, D].
-            valid: bool [B, T], True at tokens; None if no row has padding.
+            input_ids: int [B, T].
+            mask: float32 [B, T], what each word's embedding is multiplied by; None for all ones.
+            padding: None if no row has any.
         Returns: float32 [B, T, D]; what stands at padding means nothing.
         """
-        n_tokens = embedded.shape[1]
-        bias = None if valid is None else padding_bias(valid, self.dtype)
-        return self.way(embedded, bias, self.cos[:n_tokens], self.sin[:n_tokens])
+        n_tokens = input_ids.shape[1]
+        return self.way(input_ids, mask, padding, self.cos[:n_tokens], self.sin[:n_tokens])
 
     def run_layers(
-        self, embedded: Tensor, bias: Tensor | None, cos: Tensor, sin: Tensor, steps: Steps = PLAIN
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None,
+        padding: Padding | None,
+        cos: Tensor,
+        sin: Tensor,
+        steps: Steps = PLAIN,
     ) -> Tensor:
-        """`encode` with the batch's bias [B, 1, 1, T] and rows of the table [T, d / 2]."""
-        add_norm, eps = steps.add_norm, self.config.layer_norm_eps
+        """`encode` with rows of the table, [T, d / 2]."""
         layers: list[Any] = list(self.layers)
         norms: list[Any] = list(self.norms)
-        residual = embedded
-        x: Tensor = norms[0](residual).to(self.dtype)
+        words, pad_id = self.embeddings.word_embeddings.weight, self.config.pad_token_id
+        residual, x = steps.embed_norm(input_ids, words, pad_id, mask, self._norm(norms[0]), self.dtype)
         for layer, norm in zip(layers, norms[1:], strict=True):
-            mixed = layer.attend(x, bias, cos, sin, steps.rotate)
-            residual, x = add_norm(residual, layer.out(mixed), layer.norm.weight, layer.norm.bias, eps, self.dtype)
+            mixed = layer.attend(x, cos, sin, padding, steps.attend)
+            residual, x = steps.add_norm(residual, layer.out(mixed), self._norm(layer.norm), self.dtype)
             raised = steps.swiglu(x, layer.up.weight)
-            dtype = embedded.dtype if norm is norms[-1] else self.dtype
-            residual, x = add_norm(residual, layer.down(raised), norm.weight, norm.bias, eps, dtype)
+            dtype = residual.dtype if norm is norms[-1] else self.dtype
+            residual, x = steps.add_norm(residual, layer.down(raised), self._norm(norm), dtype)
         return x
+
+    def _norm(self, norm: Any) -> Norm:
+        return Norm(norm.weight, norm.bias, self.config.layer_norm_eps)
+
+
+Way = Callable[[Tensor, Tensor | None, Padding | None, Tensor, Tensor], Tensor]

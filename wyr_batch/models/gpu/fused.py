@@ -19,18 +19,16 @@ import torch
 from torch import Tensor
 
 from wyr_batch.kernels.choose import LIMITS, Timer, device_name, fastest, gpu_seconds
-from wyr_batch.kernels.plain import PLAIN
+from wyr_batch.kernels.plain import PLAIN, Padding
 from wyr_batch.kernels.steps import chosen_steps
-from wyr_batch.models.encoder import padding_bias
 from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.families.nt import NtExplanandum
 from wyr_batch.models.fused import Fused, FusedOutput, exact_sigmoid
-from wyr_batch.models.gpu.encoder import GpuEncoder
+from wyr_batch.models.gpu.encoder import GpuEncoder, Way
 from wyr_batch.models.numbers import full_precision
 
 logger = logging.getLogger(__name__)
 
-Layers = Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]
 Work = Callable[[], Tensor | None]
 # Starts some work, and returns what waits for its result.
 Aside = Callable[[Work], Work]
@@ -88,7 +86,8 @@ class GpuFused(Fused):
             if len(ways) > 1:
                 key = device_name(device), encoder.dtype, config, tuple(ways)
                 cases = [self._case(*timed, padded=False), self._case(3, 16, padded=True)]
-                self._chosen = fastest("encoder", ways, cases, 10 * LIMITS[encoder.dtype], key, timer)
+                compared = {name: _kept(way) for name, way in ways.items()}
+                self._chosen = fastest("encoder", compared, cases, 10 * LIMITS[encoder.dtype], key, timer)
                 encoder.way = ways[self._chosen]
 
     @property
@@ -98,14 +97,16 @@ class GpuFused(Fused):
         encoder = "torch, for it did not compile" if isinstance(way, Compiled) and not way.works else self._chosen
         return {"encoder": encoder, "Explainer": "triton" if getattr(self.explainer, "by_kernel", False) else "torch"}
 
-    def _case(self, rows: int, n_tokens: int, padded: bool) -> tuple[Tensor | None, ...]:
+    def _case(self, rows: int, n_tokens: int, padded: bool) -> tuple[Any, ...]:
         """Return arguments of `GpuEncoder.run_layers`."""
         encoder = self.encoder
-        ids = torch.randint(encoder.config.vocab_size, (rows, n_tokens), generator=torch.Generator().manual_seed(0))
-        embedded = encoder.embeddings.word_embeddings(ids.to(encoder.cos.device))
-        valid = torch.arange(n_tokens, device=encoder.cos.device).expand(rows, -1) < n_tokens - 5
-        bias = padding_bias(valid, encoder.dtype) if padded else None
-        return embedded, bias, encoder.cos[:n_tokens], encoder.sin[:n_tokens]
+        device, generator = encoder.cos.device, torch.Generator().manual_seed(0)
+        ids = torch.randint(encoder.config.vocab_size, (rows, n_tokens), generator=generator)
+        mask = torch.rand(rows, n_tokens, generator=generator)
+        valid = torch.arange(n_tokens).expand(rows, -1) < n_tokens - 5
+        ids[~valid if padded else ids == encoder.config.pad_token_id] = encoder.config.pad_token_id
+        padding = Padding.of(valid.to(device)) if padded else None
+        return ids.to(device), mask.to(device), padding, encoder.cos[:n_tokens], encoder.sin[:n_tokens]
 
     def forward(
         self,
@@ -123,10 +124,9 @@ class GpuFused(Fused):
         """
         model, encoder = self.explanandum, self.encoder
         valid = model.valid(input_ids)
-        attended = valid if padded else None
-        embedded = encoder.embed(input_ids)
+        padding = Padding.of(valid) if padded else None
         features = aside(lambda: self.explainer.ahead(input_ids, valid))
-        hidden = encoder.encode(embedded, attended)
+        hidden = encoder.encode(input_ids, None, padding)
         logits = model.logits(model.pool(hidden, input_ids, None))
         explained = torch.where(explain_ids < 0, model.top_classes(logits), explain_ids.long())
         plain = PlainPass(input_ids, valid, hidden, logits)
@@ -136,7 +136,7 @@ class GpuFused(Fused):
         probs = model.probabilities(logits)
         masked_probs = probs[:, :0]
         if masked_calls:
-            masked_hidden = encoder.encode(embedded * mask.unsqueeze(-1), attended)
+            masked_hidden = encoder.encode(input_ids, mask, padding)
             masked_probs = model.probabilities(model.logits(model.pool(masked_hidden, input_ids, mask)))
         return FusedOutput(
             mask=mask,
@@ -147,29 +147,40 @@ class GpuFused(Fused):
         )
 
 
+def _kept(way: Way) -> Way:
+    """Return a way that gives 0 at padding, where what it gives means nothing."""
+
+    def kept(input_ids: Tensor, mask: Tensor | None, padding: Padding | None, cos: Tensor, sin: Tensor) -> Tensor:
+        hidden = way(input_ids, mask, padding, cos, sin)
+        return hidden if padding is None else hidden * padding.valid.unsqueeze(-1)
+
+    return kept
+
+
 class Compiled:
     """`GpuEncoder.run_layers`, compiled by torch; if that fails, a message says so, and it goes on as it was written.
 
     torch compiles once for all sizes but 1, so a single row is run twice over, and rows of one token as written.
     """
 
-    def __init__(self, plain: Layers, compiler: Callable[..., Any]) -> None:
+    def __init__(self, plain: Way, compiler: Callable[..., Any]) -> None:
         self._plain = plain
-        self._compiled: Layers | None = compiler(plain, dynamic=True)
+        self._compiled: Way | None = compiler(plain, dynamic=True)
 
     @property
     def works(self) -> bool:
         """It has not failed so far."""
         return self._compiled is not None
 
-    def __call__(self, embedded: Tensor, bias: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
-        rows, n_tokens = embedded.shape[:2]
+    def __call__(
+        self, input_ids: Tensor, mask: Tensor | None, padding: Padding | None, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        rows, n_tokens = input_ids.shape
         failure = ""
         if self._compiled is not None and n_tokens > 1:
-            twice = embedded if rows > 1 else torch.cat((embedded, embedded))
-            bias_twice = bias if bias is None or rows > 1 else torch.cat((bias, bias))
+            batch = (input_ids, mask, padding) if rows > 1 else _twice(input_ids, mask, padding)
             try:
-                return self._compiled(twice, bias_twice, cos, sin)[:rows]
+                return self._compiled(*batch, cos, sin)[:rows]
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # the compiler's own, its C++ and CUDA compilers', Triton's
@@ -177,4 +188,15 @@ class Compiled:
         if failure:
             self._compiled = None
             logger.warning("torch.compile does not work here (%s): going on without it, more slowly", failure)
-        return self._plain(embedded, bias, cos, sin)
+        return self._plain(input_ids, mask, padding, cos, sin)
+
+
+def _twice(
+    input_ids: Tensor, mask: Tensor | None, padding: Padding | None
+) -> tuple[Tensor, Tensor | None, Padding | None]:
+    """Return a batch of one row with that row twice."""
+    return (
+        torch.cat((input_ids, input_ids)),
+        None if mask is None else torch.cat((mask, mask)),
+        None if padding is None else Padding(*(torch.cat((each, each)) for each in padding)),
+    )
