@@ -89,15 +89,20 @@ def _key(i: int, read: Mapping[str, Any]) -> str:
 def reasons(file: File, read: Mapping[str, Any]) -> list[str]:
     """Return why a read was picked, in words."""
     last = file["ranks"][-1]["name"]
+    return [_reason(*why.partition(": ")[::2], last) for why in read["why"]]
+
+
+def _reason(why: str, label: str, last: str) -> str:
+    """Return a reason in words; `label` is the one of several that it is about, empty where there is one."""
     words = {
-        "sure": f"among the most confident ({last})",
-        "unsure": f"among the least confident ({last})",
+        "sure": f"among the most confident ({label or last})",
+        "unsure": f"among the least confident ({label or last})",
         "changed": "call changes under the mask",
         "longest": "among the longest",
         "windowed": "several windows",
         "random": "picked at random",
     }
-    return [words.get(why, why) for why in read["why"]]
+    return words.get(why, why)
 
 
 def _row(i: int, file: File, read: Mapping[str, Any], ranks: Sequence[str], several: bool) -> str:
