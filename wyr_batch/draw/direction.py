@@ -54,7 +54,8 @@ def from_left_to_right(levels: Sequence[int]) -> list[int]:
     order = list(range(len(levels)))
     for level in range(max(levels, default=0), 0, -1):
         turned: list[int] = []
-        for is_inside, group in groupby(order, key=lambda place, level=level: levels[place] >= level):
+        inside = [each >= level for each in levels]
+        for is_inside, group in groupby(order, key=inside.__getitem__):
             turned += list(group)[:: -1 if is_inside else 1]
         order = turned
     return order

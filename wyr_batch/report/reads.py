@@ -89,11 +89,12 @@ def _key(i: int, read: Mapping[str, Any]) -> str:
 def reasons(file: File, read: Mapping[str, Any]) -> list[str]:
     """Return why a read was picked, in words."""
     last = file["ranks"][-1]["name"]
-    return [_reason(*why.partition(": ")[::2], last) for why in read["why"]]
+    return [_reason(why, last) for why in read["why"]]
 
 
-def _reason(why: str, label: str, last: str) -> str:
-    """Return a reason in words; `label` is the one of several that it is about, empty where there is one."""
+def _reason(reason: str, last: str) -> str:
+    """Return a reason in words; of several labels it says which one it is about, else it is about the last rank."""
+    why, _, label = reason.partition(": ")
     words = {
         "sure": f"among the most confident ({label or last})",
         "unsure": f"among the least confident ({label or last})",
