@@ -20,6 +20,7 @@ from benchmarks.quality import rivals, text_rivals
 from benchmarks.speed import (
     cpu_ceiling,
     full_size,
+    gpu_texts,
     headline,
     host,
     int8,
@@ -63,6 +64,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Json], str]]] = {
     "tokens": ("Tokeniser", tokens.table),
     "rivals": ("Explainer and rivals", rivals.table),
     "text_rivals": ("Explainer and rivals on texts", text_rivals.table),
+    "gpu_texts": ("Explainer and rivals on texts, on a GPU", gpu_texts.table),
     "int8": ("int8 on a CPU", int8.table),
     "step": ("A step of the Explainer's training", step.table),
 }

@@ -57,6 +57,7 @@ SHOWN = {
     "changelog": ROOT / "CHANGELOG.md",
     "contributing": ROOT / "CONTRIBUTING.md",
     "measuring": ROOT / "benchmarks" / "README.md",
+    "texts-example": ROOT / "examples" / "text" / "README.md",
     "integrations": ROOT / "integrations" / "README.md",
 }
 

@@ -41,6 +41,7 @@ settings.load_profile("wyr-batch")
 SLOW_FIRST = (
     "test_precisions",
     "test_docs_train",
+    "test_docs_texts",
     "test_train",
     "test_offline",
     "test_ray",

@@ -19,6 +19,8 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "benchmarks" / "README.md",
+    ROOT / "examples" / "README.md",
+    ROOT / "examples" / "text" / "README.md",
     ROOT / "integrations" / "README.md",
     ROOT / "BENCHMARKS.md",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -148,6 +149,51 @@ def test_words_go_on_over_tokens_but_not_over_ideographs() -> None:
     values, starts, ends = np.array([1.0, 0.1, 0.4], np.float32), np.array([0, 2, 5]), np.array([2, 4, 6])
     (segment,) = word_segments(values, starts, ends, np.array([0, 0, 1]))
     assert segment == (0, 4, pytest.approx(0.55))
+
+
+def seen_from_left(svg: str) -> list[tuple[float, str]]:
+    """Return the lines of a picture: where each ends, and its pieces as they stand from left to right."""
+    lines: dict[float, list[tuple[float, float, str]]] = {}
+    for element in ElementTree.fromstring(svg).iter(f"{SVG}text"):
+        if length := element.get("textLength"):
+            to_left, x = element.get("direction") == "rtl", float(element.get("x", 0))
+            left = x - float(length) if to_left else x
+            text = (element.text or "")[:: -1 if to_left else 1]
+            lines.setdefault(float(element.get("y", 0)), []).append((left, left + float(length), text))
+    found = []
+    for _, pieces in sorted(lines.items()):
+        pieces.sort()
+        for (_, right, _), (left, _, _) in pairwise(pieces):
+            assert right == pytest.approx(left, abs=0.11), "pieces stand side by side"
+        found.append((pieces[-1][1], "".join(text for _, _, text in pieces)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a film", ["a film"]),
+        ("אב גד, a very good film 10/10", ["a very good film 10/10 ,דג בא"]),
+        ("see אב גד 12!", ["see 12 דג בא!"]),
+        ("جدا 7.5", ["7.5 ادج"]),
+        ("אב (גד)\nfilm אב", [")דג( בא", "film בא"]),
+        ("אב film!", ["!film בא"]),
+        ("film!\u200f אב", ["filmבא \u200f!"]),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_pieces_of_a_picture_stand_as_a_line_is_read(text: str, expected: list[str], seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    svg = read_svg(drawn(text, draw.random(len(spans_of(text))).round(1).tolist()))
+    assert [line for _, line in seen_from_left(svg)] == expected
+
+
+def test_lines_of_a_paragraph_run_in_its_direction() -> None:
+    text = "אב גד " + "a very good film " * 8 + "אב"
+    (end, first), (other_end, second) = seen_from_left(read_svg(drawn(text, [0.0] * len(spans_of(text)))))
+    assert first.endswith("good film a very דג בא")
+    assert second.startswith("בא good film a very good film")
+    assert end == other_end, "both begin at the right edge"
 
 
 @pytest.mark.parametrize("text", [text for text in HARD_TEXTS if text], ids=range(len(HARD_TEXTS) - 1))

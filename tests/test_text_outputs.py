@@ -22,6 +22,7 @@ from wyr_batch.cli import main
 from wyr_batch.cli.masks.convert import FORMATS
 from wyr_batch.convert.rationales import hard_spans, word_means
 from wyr_batch.masks.file import open_masks
+from wyr_batch.report.counting.picks import Picker
 from wyr_batch.report.data import gather
 from wyr_batch.report.page import page
 
@@ -91,6 +92,40 @@ def test_labels_of_a_multi_label_classifier_are_bars(folder: Path) -> None:
             assert re.search(rf"{name}\s+{re.escape(expected)}", said), (name, expected)
     assert "of its labels" in said
     assert "Ranks are called" not in said
+
+
+def test_each_label_has_texts_of_its_own(folder: Path) -> None:
+    rows = pq.read_table(folder / "many.parquet").to_pylist()
+    (found,) = numbers(folder / "many.parquet")["files"]
+    why = {read["row"]: read["why"] for read in found["drawn"]}
+    for name in LABELS:
+        has = [i for i, row in enumerate(rows) if row["mask"] and row[name] == "yes"]
+        known = [i for i, row in enumerate(rows) if row["mask"]]
+        if has:
+            assert f"sure: {name}" in why[max(has, key=lambda i: (rows[i][f"{name}_prob"], -i))]
+        assert f"unsure: {name}" in why[min(known, key=lambda i: (rows[i][f"{name}_prob"], i))]
+    assert len(found["drawn"]) <= 20
+    assert not {"sure", "unsure"} & {reason for reasons in why.values() for reason in reasons}
+    said = Checked(page(numbers(folder / "many.parquet"))).said
+    for name in LABELS:
+        assert f"among the least confident ({name})" in said
+
+
+@pytest.mark.parametrize(("n", "most"), [(4, 1), (20, 5), (40, 8)])
+def test_labels_take_turns_and_leave_room_for_other_reasons(n: int, most: int, tmp_path: Path) -> None:
+    names = [f"label {i}" for i in range(8)]
+    masks = open_masks(write_texts(tmp_path / "m.parquet", TEXTS * 9, many_labels(9 * len(TEXTS), names, seed=5)))
+    picker = Picker(n, masks.ranks, [True] * len(names))
+    for rows in masks.rows():
+        picker.add(rows)
+    picked = picker.picked(many_labels=True)
+    assert len(picked) == n
+    for kind in ("sure", "unsure"):
+        labels = [why.removeprefix(f"{kind}: ") for whys in picked.values() for why in whys if why.startswith(kind)]
+        assert set(names[:most]) <= set(labels)
+        assert sum(any(why.startswith(kind) for why in whys) for whys in picked.values()) <= max(most, n * 3 // 20 + 1)
+    if n > 4:
+        assert {"changed", "longest"} <= {why for whys in picked.values() for why in whys}
 
 
 def test_drawn_texts_come_back_whole(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -14,13 +15,16 @@ from toy_engine import ToyEngine
 
 from wyr_batch import api
 from wyr_batch.cluster import units
+from wyr_batch.draw.kinds import PROTEINS, READS, TEXTS, Kind
 from wyr_batch.errors import InputError, UsageError, WyrError
+from wyr_batch.job import progress
 from wyr_batch.job.config import RunConfig
 from wyr_batch.job.job import Job
-from wyr_batch.job.stats import RunStats
+from wyr_batch.job.stats import RunStats, amount_of
 from wyr_batch.masks.bases import bases_of, with_bases
 from wyr_batch.masks.file import open_masks
 from wyr_batch.reads.stream import InputWatch, read_new
+from wyr_batch.rows.counts import Counts
 from wyr_batch.rows.manifest import describe_input
 from wyr_batch.texts.choose import TextColumns
 from wyr_batch.texts.open import Texts, opener
@@ -145,6 +149,64 @@ def test_letters_of_proteins_are_nothing_to_warn_of(tmp_path: Path, caplog: pyte
         run_on(RunConfig((str(source),), tmp_path / "as_reads.parquet"), "reads")
         assert "which proteins have and nucleotides have not" in caplog.text
         assert open_masks(tmp_path / "as_reads.parquet").footer["input"] == "reads"
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "content", "rate"),
+    [
+        ("text", "texts", r"[\d,]+ tokens", r"[\d,.]+( million)? tokens/s"),
+        ("proteins", "proteins", r"36 residues", r"[\d,.]+( million)? residues/s"),
+        ("reads", "reads", r"0\.00 Mbases", r"[\d.]+ Mbases/s"),
+    ],
+)
+def test_lines_say_what_the_inputs_are(
+    kind: str,
+    rows: str,
+    content: str,
+    rate: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0)
+    caplog.set_level(logging.INFO, "wyr_batch")
+    source = tmp_path / "a.txt"
+    source.write_text(">p1\nMEEPQSDPSVEPPLSQETFSDLWKLLPENNVL\n>p2\nMKVL\n")
+    config = RunConfig((str(source),), tmp_path / "masks.parquet", part_s=0)
+    stats = api.run(config, engines=[engine_for(kind)], progress=True)
+    n = 4 if kind == "text" else 2
+    assert any(re.match(rf"{n} {rows}, [\d,]+ {rows}/s, {rate}", line) for line in caplog.messages), caplog.messages
+    closing = stats.closing_line()
+    assert re.match(rf"{n} {rows} \({content}\) in [\d.]+ s: [\d,]+ {rows}/s, [\d,]+ tokens/s, ", closing)
+
+
+def test_what_ends_a_run_of_texts_speaks_of_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "wyr_batch")
+    source = tmp_path / "a.jsonl"
+    with_json(source, [(f"text number {i}", None) for i in range(3000)])
+    lines = source.read_bytes().splitlines(keepends=True)
+    source.write_bytes(b"".join([*lines[:2500], b"{broken\n", *lines[2500:]]))
+    config = {"text_column": "sentence1", "part_s": 0}
+    with pytest.raises(InputError):
+        run_on(RunConfig((str(source),), tmp_path / "masks.parquet", **config))
+    assert "2,500 texts are finished and kept" in caplog.text
+    source.write_bytes(b"".join(lines))
+    run_on(RunConfig((str(source),), tmp_path / "masks.parquet", resume=True, **config))
+    assert "2,500 texts are finished; going on after them" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts", "said"),
+    [
+        (TEXTS, Counts(n_bases=9, n_tokens=999), "999 tokens"),
+        (TEXTS, Counts(n_bases=9, n_tokens=1_000_000), "1.00 million tokens"),
+        (PROTEINS, Counts(n_bases=12_345, n_tokens=9), "12,345 residues"),
+        (PROTEINS, Counts(n_bases=1_234_567_890, n_tokens=9), "1,234.57 million residues"),
+        (READS, Counts(n_bases=250_000, n_tokens=9), "0.25 Mbases"),
+    ],
+)
+def test_amounts_in_words(kind: Kind, counts: Counts, said: str) -> None:
+    assert amount_of(kind, counts) == said
 
 
 def test_the_share_read_goes_from_nothing_to_all(inputs: tuple[str, ...]) -> None:

@@ -79,7 +79,7 @@ def run(
         if not engines:
             engines = [stack.enter_context(engine) for engine in open_engines(bundle, config.engine_request)]
         devices = ", ".join(dict.fromkeys(engine.device for engine in engines))
-        stats = RunStats(engines[0].runtime, devices, engines[0].dtype)
+        stats = RunStats(engines[0].runtime, devices, engines[0].dtype, KINDS[job.kind])
         planner, steps = job.planner(engines[0]), job.steps(engines, check)
         job.log_plan(stats, planner.batch_tokens, config.n_threads)
         parts = job.open_parts(stats)
@@ -111,7 +111,7 @@ def _explain_all(
             parts.write(batch, counts, digest)
             bar.update(stats)
 
-        with keep_parts_on_error(parts, lambda error: damaged_inputs(error, watch)):
+        with keep_parts_on_error(parts, stats.kind, lambda error: damaged_inputs(error, watch)):
             explain_reads(chunks, planner, steps, job.rows, write, stats, overlapped=overlapped, check=check)
             parts.commit(stats.rates())
 

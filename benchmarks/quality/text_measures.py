@@ -40,8 +40,17 @@ class Text:
 class Classifier:
     """A folder that AutoModelForSequenceClassification loads; softmax over its labels."""
 
-    def __init__(self, folder: Path) -> None:
-        self.model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval().requires_grad_(False)
+    def __init__(
+        self, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, batch_rows: int = BATCH_ROWS
+    ) -> None:
+        """
+        Args:
+            device, dtype: where and how the model computes; what goes in and comes out is float32 on the CPU.
+            batch_rows: of one text, with other tokens hidden in each.
+        """
+        model: Any = AutoModelForSequenceClassification.from_pretrained(folder)
+        self.model = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+        self.device, self._batch_rows = torch.device(device), batch_rows
         self.labels = [self.model.config.id2label[i] for i in range(self.model.config.num_labels)]
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
 
@@ -57,9 +66,9 @@ class Classifier:
         """Return logits [N, K] with token embeddings times `kept`, float [N, n]; special tokens are as they are."""
         mask = torch.ones(len(kept), len(text.ids))
         mask[:, text.inside] = kept.float()
-        embedded = self.model.get_input_embeddings()(text.ids.unsqueeze(0))
-        rows = [self.model(inputs_embeds=embedded * part.unsqueeze(-1)).logits for part in mask.split(BATCH_ROWS)]
-        return torch.cat(rows)
+        embedded = self.model.get_input_embeddings()(text.ids.unsqueeze(0).to(self.device))
+        parts = mask.to(self.device, embedded.dtype).unsqueeze(-1).split(self._batch_rows)
+        return torch.cat([self.model(inputs_embeds=embedded * part).logits for part in parts]).float().cpu()
 
     def hidden(self, text: Text, kept: Tensor) -> Tensor:
         """Return probabilities [N, K] with the tokens that are not kept hidden: their embeddings times 0."""
@@ -72,7 +81,8 @@ class Classifier:
         rows = [text.ids[row] for row in whole]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.model.config.pad_token_id or 0)
         is_token = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in rows])
-        return torch.softmax(self.model(input_ids=ids, attention_mask=is_token.long()).logits, dim=1)
+        there = {"input_ids": ids.to(self.device), "attention_mask": is_token.long().to(self.device)}
+        return torch.softmax(self.model(**there).logits.float().cpu(), dim=1)
 
     def calls(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], Floats]:
         """Return the class called of each text, int64 [B], and its probability."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import KernelShap, LayerIntegratedGradients
 from torch import Tensor
 
 from benchmarks.quality.text_lrp import relevance, with_rules
@@ -37,21 +36,27 @@ class Rivals:
 
     def integrated_gradients(self, text: Text, target: int) -> Floats:
         """Sum over the width of gradients along the way from [PAD] at every token, of the class's probability."""
-        model = self.classifier.model
+        from captum.attr import LayerIntegratedGradients
+
+        model, device = self.classifier.model, self.classifier.device
         ids = text.ids.unsqueeze(0)
         blank = ids.masked_fill(text.inside, model.config.pad_token_id or 0)
 
         def probability(input_ids: Tensor) -> Tensor:
             attended = torch.ones_like(input_ids)
-            return torch.softmax(model(input_ids=input_ids, attention_mask=attended).logits, dim=1)[:, target]
+            logits = model(input_ids=input_ids, attention_mask=attended).logits
+            return torch.softmax(logits.float(), dim=1)[:, target]
 
         kind = LayerIntegratedGradients(probability, model.get_input_embeddings())
         with torch.enable_grad():
-            found = kind.attribute(ids, blank, n_steps=self.n_steps, internal_batch_size=self.n_steps)
-        return _numbers(found[0].sum(dim=-1)[text.inside])
+            there = ids.to(device), blank.to(device)
+            found = kind.attribute(*there, n_steps=self.n_steps, internal_batch_size=self.n_steps)
+        return _numbers(found[0].sum(dim=-1).cpu()[text.inside])
 
     def kernel_shap(self, text: Text, target: int) -> Floats:
         """Shapley values by captum's regression on sampled coalitions of tokens."""
+        from captum.attr import KernelShap
+
         ones = torch.ones(1, len(text))
         settings: dict[str, Any] = {"n_samples": self.n_samples, "perturbations_per_eval": self.n_samples}
         with torch.no_grad():
@@ -77,7 +82,8 @@ class Rivals:
         return effects
 
     def attn_lrp(self, text: Text, target: int) -> Floats:
-        return _numbers(relevance(self._ruled, text.ids, target)[text.inside])
+        ids = text.ids.to(self.classifier.device)
+        return _numbers(relevance(self._ruled, ids, target).cpu()[text.inside])
 
     def leave_one_out(self, text: Text, target: int) -> Floats:
         """Probability that the class loses when a token is hidden."""

@@ -165,7 +165,7 @@ def command(
         stats = run(config, progress=not quiet, overlapped=not debug, check=check)
     log.logger.info("%s -> %s", stats.closing_line(), shown_path(config.output))
     for reason, n in stats.counts.failures.most_common():
-        log.logger.warning("%s reads failed: %s", f"{n:,}", reason)
+        log.logger.warning("%s %s failed: %s", f"{n:,}", stats.kind.rows, reason)
     if report_path:
         from wyr_batch.convert.conversion import Conversion
         from wyr_batch.convert.kreport import write_kreport

@@ -36,6 +36,7 @@ from wyr_batch.checks.fields import Fields
 from wyr_batch.cluster import units
 from wyr_batch.cluster.units import Reading, about_from_table, error_from, read_units
 from wyr_batch.cluster.worker import UnitWorker, WorkerConfig, probe_worker
+from wyr_batch.draw.kinds import KINDS
 from wyr_batch.errors import EngineError, MissingExtraError, UsageError, WyrError
 from wyr_batch.job.config import RunConfig
 from wyr_batch.job.job import Job, keep_parts_on_error
@@ -77,7 +78,7 @@ def run_on_ray(job: Job, progress: bool, check: Callable[[], None]) -> RunStats:
         told = replace(config, device=device, threads=pool.n_threads)
         orders = WorkerConfig(told, os.getcwd(), __version__, job.bundle.sha256, str(_absolute_parts(config)))
         seen = _on_a_worker(ray, pool, orders)
-        stats = RunStats(seen["runtime"], seen["device"], seen["dtype"])
+        stats = RunStats(seen["runtime"], seen["device"], seen["dtype"], KINDS[job.kind])
         job.log_plan(stats, seen["batch_tokens"], pool.n_threads)
         logger.info("--ray: %d workers on %s", pool.n_workers, _machines(ray.nodes()))
         parts = job.open_parts(stats, keep_later=True)
@@ -88,7 +89,8 @@ def run_on_ray(job: Job, progress: bool, check: Callable[[], None]) -> RunStats:
         cuts = (units.UNIT_READS, units.UNIT_BASES)
         reading = Reading(config, orders.folder, parts.n_parts, parts.counts.n_reads, parts.digest, *cuts, job.kind)
         found = _Found(parts, stats)
-        with keep_parts_on_error(parts, lambda error: found.damaged), Progress(lambda: found.share, progress) as bar:
+        keeping = keep_parts_on_error(parts, stats.kind, lambda error: found.damaged)
+        with keeping, Progress(lambda: found.share, progress) as bar:
             with _results(ray, reading, orders, pool, check) as results:
                 for about in results:
                     found.add(about)
@@ -128,7 +130,8 @@ class _Found:
             return
         if about["replaces"]:
             logger.warning(
-                "a worker died; Ray has started another one (%s) and given it the reads again", about["worker"]
+                "a worker died; Ray has started another one (%s) and given it the %s again",
+                *(about["worker"], self.stats.kind.rows),
             )
         counts = Counts.from_json(Fields(about["counts"], "counts of a worker", EngineError))
         if about["unit"] in self._waiting or about["unit"] < self.parts.n_parts:

@@ -124,12 +124,6 @@ def wrapped(found: list[Cluster], cells: int) -> Iterator[list[Cluster]]:
         yield line
 
 
-def is_right_to_left(line: list[Cluster]) -> bool:
-    """True if the first letter of a line that has a direction runs from right to left (Unicode annex 9, rule P2)."""
-    kinds = (unicodedata.bidirectional(letter) for cluster in line for letter in cluster.shown)
-    return next((kind in ("R", "AL") for kind in kinds if kind in ("L", "R", "AL")), False)
-
-
 def runs_by_cluster(found: list[Cluster], runs: list[Run]) -> dict[int, Run]:
     """Return the run of each cluster, that of its first code point, by the place where it starts."""
     left = iter(runs)

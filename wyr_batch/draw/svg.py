@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from html import escape
 from itertools import groupby
 
+from wyr_batch.draw.direction import from_left_to_right, is_right_to_left, levels_in_line, levels_of
 from wyr_batch.draw.palette import DARK, LIGHT
 from wyr_batch.draw.read import DrawnRead
-from wyr_batch.draw.running import Cluster, clusters, is_right_to_left, runs_by_cluster, wrapped
+from wyr_batch.draw.running import Cluster, clusters, runs_by_cluster, wrapped
 from wyr_batch.draw.runs import LEVELS, Run, cut_runs, runs_of
 
 BLOCK_BP, LINE_BP = 10, 80
@@ -108,24 +109,59 @@ def _bases(read: DrawnRead, top: float, number_width: float) -> Iterator[str]:
 
 
 def _running(read: DrawnRead, lines: list[list[Cluster]], top: float, number_width: float) -> Iterator[str]:
-    """Yield a text line by line; stretches of one ground follow each other in the direction in which a line begins."""
+    """Yield a text line by line, in pieces of one ground and one direction, each where it stands when the line is read.
+
+    Lines of one paragraph, which ends at a line break, run in one direction.
+    """
     drawn = runs_by_cluster([cluster for line in lines for cluster in line], runs_of(read))
-    left = _MARGIN + number_width
-    for i, line in enumerate(lines):
-        y = top + _LINE * i + 14
-        yield _text(left - _LETTER, y, "dim", str(line[0].start + 1), ' text-anchor="end"')
-        to_left, done = is_right_to_left(line), 0
-        for run, group in groupby(line, key=lambda cluster: drawn[cluster.start]):
-            found = list(group)
-            cells = sum(cluster.cells for cluster in found)
-            if not (text := "".join(cluster.shown for cluster in found)):
-                continue
-            place = LINE_BP + 1 - done - cells if to_left else done
-            x, width = left + place * _LETTER, cells * _LETTER
-            yield from _marks(run, x, y, width)
-            length = f' textLength="{width:.1f}" lengthAdjust="spacingAndGlyphs" xml:space="preserve"'
-            yield _text(x + width * to_left, y, "ink", text, length + ' direction="rtl"' * to_left)
-            done += cells
+    left, row = _MARGIN + number_width, 0
+    for paragraph in _paragraphs(lines):
+        letters = [cluster for line in paragraph for cluster in line]
+        to_left = is_right_to_left(letters)
+        levels = dict(zip((cluster.start for cluster in letters), levels_of(letters, to_left), strict=True))
+        for line in paragraph:
+            y = top + _LINE * row + 14
+            row += 1
+            yield _text(left - _LETTER, y, "dim", str(line[0].start + 1), ' text-anchor="end"')
+            found = levels_in_line(line, [levels[cluster.start] for cluster in line], to_left)
+            places = _places(line, from_left_to_right(found), to_left)
+            pieces = groupby(zip(line, found, strict=True), key=lambda one: (drawn[one[0].start], one[1]))
+            for (run, level), group in pieces:
+                yield from _piece([cluster for cluster, _ in group], run, level % 2 == 1, places, left, y)
+
+
+def _paragraphs(lines: list[list[Cluster]]) -> Iterator[list[list[Cluster]]]:
+    """Yield the lines of each paragraph."""
+    paragraph: list[list[Cluster]] = []
+    for line in lines:
+        paragraph.append(line)
+        if line[-1].is_break:
+            yield paragraph
+            paragraph = []
+    if paragraph:
+        yield paragraph
+
+
+def _places(line: list[Cluster], order: list[int], to_left: bool) -> dict[int, int]:
+    """Return the cell at which each cluster of a line begins, by the place where it starts in the text."""
+    places, cell = {}, LINE_BP + 1 - sum(cluster.cells for cluster in line) if to_left else 0
+    for i in order:
+        places[line[i].start] = cell
+        cell += line[i].cells
+    return places
+
+
+def _piece(
+    found: list[Cluster], run: Run, to_left: bool, places: dict[int, int], left: float, y: float
+) -> Iterator[str]:
+    """Yield clusters that stand side by side on one ground."""
+    if not (text := "".join(cluster.shown for cluster in found)):
+        return
+    x = left + min(places[cluster.start] for cluster in found if cluster.shown) * _LETTER
+    width = sum(cluster.cells for cluster in found) * _LETTER
+    yield from _marks(run, x, y, width)
+    more = f' textLength="{width:.1f}" lengthAdjust="spacingAndGlyphs" xml:space="preserve"'
+    yield _text(x + width * to_left, y, "ink", text, more + ' direction="rtl"' * to_left)
 
 
 def _ground(run: Run, x: float, y: float) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from wyr_batch._version import __version__
 from wyr_batch.bundle import Bundle
 from wyr_batch.checks.files import shown_path
+from wyr_batch.draw.kinds import KINDS, Kind
 from wyr_batch.engines.base import Engine
 from wyr_batch.errors import InputError, OtherReadsError, UsageError, WyrError
 from wyr_batch.explain.step import ExplainStep
@@ -96,7 +97,8 @@ class Job:
         if parts.finished:
             logger.info("--resume: %s is finished already.", shown_path(self.config.output))
         elif parts.counts.n_reads:
-            logger.info("--resume: %s reads are finished; going on after them.", f"{parts.counts.n_reads:,}")
+            rows = KINDS[self.kind].rows
+            logger.info("--resume: %s %s are finished; going on after them.", f"{parts.counts.n_reads:,}", rows)
         return parts
 
     def manifest(self, stats: RunStats) -> dict[str, Any]:
@@ -128,10 +130,11 @@ class Job:
 
 
 @contextmanager
-def keep_parts_on_error(parts: Parts, damaged: Callable[[BaseException], Sequence[str]]) -> Iterator[None]:
+def keep_parts_on_error(parts: Parts, kind: Kind, damaged: Callable[[BaseException], Sequence[str]]) -> Iterator[None]:
     """Whatever ends the `with` before its end, finished parts stay, and a message says how to go on after them.
 
     Args:
+        kind: of the inputs.
         damaged: returns the inputs whose damage an error is.
     """
     try:
@@ -140,8 +143,8 @@ def keep_parts_on_error(parts: Parts, damaged: Callable[[BaseException], Sequenc
         parts.abandon(damaged(error))
         if parts.counts.n_reads and isinstance(error, WyrError | KeyboardInterrupt):
             logger.error(
-                "%s: %s reads are finished and kept. To go on after them, run the same command with --resume.",
-                *(shown_path(parts.folder), f"{parts.counts.n_reads:,}"),
+                "%s: %s %s are finished and kept. To go on after them, run the same command with --resume.",
+                *(shown_path(parts.folder), f"{parts.counts.n_reads:,}", kind.rows),
             )
         raise
 

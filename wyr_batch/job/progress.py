@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from wyr_batch.job.stats import RunStats
+from wyr_batch.job.stats import RunStats, amount_of
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +87,8 @@ class Progress(Bar):
 
     def update(self, stats: RunStats) -> None:
         """Say what has been written, and where chunks wait."""
-        here = stats.this_run
-        rates = f"{here.n_reads / self.elapsed_s:,.0f} reads/s, {here.n_bases / self.elapsed_s / 1e6:.2f} Mbases/s"
+        here, rows = stats.this_run, stats.kind.rows
+        rates = f"{here.n_reads / self.elapsed_s:,.0f} {rows}/s, {amount_of(stats.kind, here, self.elapsed_s)}/s"
         waiting = ", ".join(f"{name} {fill:.1f}" for name, fill in stats.queue_fill.items())
         more = f"; chunks waiting: {waiting}" if waiting else ""
-        self.show(self._share(), f"{stats.n_reads:,} reads, {rates}", more)
+        self.show(self._share(), f"{stats.n_reads:,} {rows}, {rates}", more)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wyr_batch.draw.kinds import READS, Kind
 from wyr_batch.explain.step import Explained
 from wyr_batch.rows.columns import STATUSES
 from wyr_batch.rows.counts import Counts
@@ -34,11 +35,20 @@ def counts_of(done: Explained, status: npt.NDArray[np.int8]) -> Counts:
     )
 
 
+def amount_of(kind: Kind, counts: Counts, seconds: float = 1.0) -> str:
+    """Return how much was in rows, or in those of a second, in words: bases, residues, or the tokens of texts."""
+    if kind is READS:
+        return f"{counts.n_bases / seconds / 1e6:,.2f} Mbases"
+    n, name = (counts.n_tokens / seconds, "tokens") if kind.is_text else (counts.n_bases / seconds, kind.letters)
+    return f"{n / 1e6:,.2f} million {name}" if n >= 1e6 else f"{n:,.0f} {name}"
+
+
 @dataclass
 class RunStats:
     """What went through a run so far. Stage seconds overlap, so they add up to more than the wall time.
 
     Attributes:
+        kind: of the inputs; names of counts say "reads" and "bases" whatever it is.
         counts: of the whole output, with what an earlier run had finished.
         n_resumed: reads that an earlier run had finished.
         n_repeats: reads of this run that were not computed, for an earlier one of their chunk has the same tokens.
@@ -48,6 +58,7 @@ class RunStats:
     runtime: str = ""
     device: str = ""
     dtype: str = ""
+    kind: Kind = READS
     counts: Counts = field(default_factory=Counts)
     n_resumed: int = 0
     this_run: Counts = field(default_factory=Counts)
@@ -152,8 +163,9 @@ class RunStats:
         parts = [f"{n:,} {name}" for name, n in sorted(self.counts.statuses.items()) if name != "ok"]
         if self.n_resumed:
             parts.insert(0, f"{self.n_resumed:,} of them finished before")
+        rows = self.kind.rows
         return (
-            f"{self.n_reads:,} reads ({self.counts.n_bases / 1e6:,.2f} Mbases) in {self.wall_s:.1f} s: "
-            f"{here.n_reads / wall:,.0f} reads/s, {here.n_tokens / wall:,.0f} tokens/s, "
+            f"{self.n_reads:,} {rows} ({amount_of(self.kind, self.counts)}) in {self.wall_s:.1f} s: "
+            f"{here.n_reads / wall:,.0f} {rows}/s, {here.n_tokens / wall:,.0f} tokens/s, "
             f"{100 * self.padding_share:.1f} % padding" + (f"; {', '.join(parts)}" if parts else "")
         )

@@ -11,6 +11,7 @@ import numpy as np
 
 from wyr_batch._version import __version__
 from wyr_batch.checks.fields import Fields
+from wyr_batch.draw.kinds import is_multi_label
 from wyr_batch.errors import InputError
 from wyr_batch.masks.bases import SEQUENCE, bases_of
 from wyr_batch.masks.drawn import MASKED, MASKED_PROB, PROB, drawn_read
@@ -78,7 +79,8 @@ def _file(masks: MaskFile, n_drawn: int, reads: Sequence[str], seen: Callable[[i
         tally.add(rows)
         picker.add(rows)
         seen(tally.n_rows, f"{tally.n_rows:,} rows")
-    picked = picker.picked(lengths_differ=tally.shortest_bp != tally.longest_bp)
+    many_labels = is_multi_label({label for rank in tally.ranks for label in rank.labels}, len(tally.ranks))
+    picked = picker.picked(tally.shortest_bp != tally.longest_bp, many_labels)
     seen(tally.n_rows, f"{masks.kind.content} of the {masks.kind.rows} to draw")
     bases, bases_from = _bases(masks, picked, reads)
     columns = [*_columns(masks), *([SEQUENCE] if SEQUENCE in masks else [])]

@@ -89,15 +89,21 @@ def _key(i: int, read: Mapping[str, Any]) -> str:
 def reasons(file: File, read: Mapping[str, Any]) -> list[str]:
     """Return why a read was picked, in words."""
     last = file["ranks"][-1]["name"]
+    return [_reason(why, last) for why in read["why"]]
+
+
+def _reason(reason: str, last: str) -> str:
+    """Return a reason in words; of several labels it says which one it is about, else it is about the last rank."""
+    why, _, label = reason.partition(": ")
     words = {
-        "sure": f"among the most confident ({last})",
-        "unsure": f"among the least confident ({last})",
+        "sure": f"among the most confident ({label or last})",
+        "unsure": f"among the least confident ({label or last})",
         "changed": "call changes under the mask",
         "longest": "among the longest",
         "windowed": "several windows",
         "random": "picked at random",
     }
-    return [words.get(why, why) for why in read["why"]]
+    return words.get(why, why)
 
 
 def _row(i: int, file: File, read: Mapping[str, Any], ranks: Sequence[str], several: bool) -> str:
