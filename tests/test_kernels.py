@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -160,6 +162,20 @@ def test_bilstm(kernels: dict[str, ModuleType], lengths: list[int], num_layers: 
         wanted, found = explainer.features(ids, valid), explainer.features_by_kernel(ids, valid)
     torch.testing.assert_close(found[valid], wanted[valid], atol=2e-6, rtol=0)
     assert (found[~valid] == 0).all()
+
+
+@pytest.mark.parametrize("module", ["attention", "bilstm", "rowwise", "swiglu"])
+def test_a_kernel_is_compiled_once_whatever_the_sizes_of_a_batch(module: str) -> None:
+    """Triton compiles anew for a whole number that is 1 or a multiple of 16, seconds each, unless it is told not to."""
+    tree = ast.parse((Path(choose.__file__).parent / f"{module}.py").read_text())
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.endswith("_kernel")]
+    assert functions
+    for function in functions:
+        sizes = {a.arg for a in function.args.args if a.arg.startswith("n_") and a.annotation is None}
+        told = {
+            text.value for each in function.decorator_list for text in ast.walk(each) if isinstance(text, ast.Constant)
+        }
+        assert sizes == told, function.name
 
 
 def later_is_slower() -> Callable[[Callable[[], Any]], float]:

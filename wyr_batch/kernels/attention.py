@@ -36,7 +36,7 @@ def _rotated(vectors, cos, sin, at, on, half: tl.constexpr, wide: tl.constexpr, 
     return first * c - second * s, second * c + first * s
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_tokens"])
 def _attend_kernel(
     packed,
     cos,

@@ -50,7 +50,7 @@ def _gates(gates, place, on, n_hidden: tl.constexpr, block: tl.constexpr):
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows", "n_tokens"])
 def _bilstm_kernel(
     gates,
     words,

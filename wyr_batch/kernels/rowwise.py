@@ -96,7 +96,7 @@ def _warps(n_features: int) -> int:
     return min(8, max(1, n_features // 512))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_tokens"])
 def _rotate_kernel(
     packed, cos, sin, n_tokens, n_pairs: tl.constexpr, half: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr
 ):

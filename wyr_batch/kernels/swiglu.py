@@ -20,7 +20,7 @@ _GROUP = 8  # tiles of rows that share the weights they read
 _INTERPRETED_PROGRAMS = 3
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows", "n_programs"])
 def _swiglu_kernel(
     x,
     weight,

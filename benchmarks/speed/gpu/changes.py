@@ -55,6 +55,7 @@ def compare(machine: Machine, module: Any, change: Callable[[Machine, Any], Run]
     """Time a change against the module as it is; `speedup` above 1 is faster."""
     plain, changed = full_rows(module), change(machine, module)
     wanted, found = plain(*batch), changed(*batch)
+    machine.wait()  # a change may have a stream of its own
     n_tokens = wanted.mask.shape[1]
     same = (wanted.explained_ids == found.explained_ids).float().mean().item()
     pairs = {"mask": (wanted.mask, found.mask[:, :n_tokens]), "masked_probs": (wanted.masked_probs, found.masked_probs)}
