@@ -86,7 +86,7 @@ _GROUPS = {
 @click.option(
     "--overlap", "overlap_bp", type=int, metavar="BP", help="Overlap of windows. [default: an eighth of the window]"
 )
-@click.option("-n", "--max-reads", type=int, help="Stop after this many reads.")
+@click.option("-n", "--max-reads", type=int, help="Stop after this many reads; a pair is two.")
 @click.option("--min-length", type=int, default=0, metavar="BP", help="Do not explain shorter reads.")
 @click.option("--paired", is_flag=True, help="FILES are pairs of mates: R1 R2 [R1 R2 ...].")
 @click.option("--interleaved", is_flag=True, help="Mates alternate within each file.")
