@@ -26,7 +26,7 @@ PRODUCTS = [case for case in CASES if case[2] != torch.bfloat16 or DEVICE.type =
 
 
 def let_the_interpreter_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's interpreter took int() of arrays of one number before 3.7; NumPy 2.4 refuses that (triton issue 9171)."""
+    """Triton's interpreter took int() of arrays of one number before 3.7; NumPy 2.4 refuses (triton issue 9171)."""
     from triton.runtime import interpreter
 
     def patch(tensor: Any, scope: Any) -> None:

@@ -112,7 +112,7 @@ _GROUPS = {
     "--report",
     "report_path",
     type=NamedPath(),
-    help="Write the reads by clade to this file, in the style of Kraken's report. For MultiQC name it SAMPLE.report.txt.",
+    help="Write the reads by clade to this file, in the style of Kraken's report; for MultiQC, SAMPLE.report.txt.",
 )
 @click.option("--json", "json_path", type=NamedPath(), help="Write a summary of the run to this file.")
 @click.option("--log", "log_path", type=NamedPath(), help="Also append messages to this file.")

@@ -21,8 +21,8 @@ from wyr_batch.reads.source import CUT, ByteSource, DamagedStream, Problem
 _BATCH_READS, _BATCH_BASES = 1024, 4_000_000
 _ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
 _NO_REFERENCE = (
-    "If the file is whole, its reference is missing: set REF_PATH to a folder of its sequences by their MD5, as samtools' "
-    "seq_cache_populate.pl makes, or convert the file to BAM (samtools view -b -T reference.fa)."
+    "If the file is whole, its reference is missing: set REF_PATH to a folder of its sequences by their MD5, as "
+    "samtools' seq_cache_populate.pl makes, or convert the file to BAM (samtools view -b -T reference.fa)."
 )
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
