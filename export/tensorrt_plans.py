@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from wyr_batch.bundle import Bundle
 from wyr_batch.checks.fields import Fields
 from wyr_batch.checks.files import write_whole
-from wyr_batch.choose import GPU_RUNTIMES, EngineRequest, open_engine, runtime_version, usable_runtimes
+from wyr_batch.choose import GPU_RUNTIMES, EngineRequest, prove_apart, usable_runtimes
 from wyr_batch.engines.cuda import Gpu, gpus_for
 from wyr_batch.errors import ModelError, WyrError
 from wyr_batch.proof.first_use import proven_rows_per_s
+from wyr_batch.proof.versions import version_apart
 
 
 def check_tensorrt() -> Gpu:
@@ -26,7 +27,7 @@ def check_tensorrt() -> Gpu:
     Called before an export of many minutes begins.
     """
     gpu = gpus_for("--tensorrt", "no GPU")[0]
-    runtime_version("tensorrt")
+    version_apart("tensorrt")
     return gpu
 
 
@@ -34,6 +35,9 @@ def prove_on_gpu(
     bundle: Bundle, gpu: Gpu, dtypes: Sequence[str], threads: int, progress: Callable[[str], None] = lambda line: None
 ) -> dict[str, float]:
     """Build the plans of a bundle, prove its runtimes on a GPU, and add their speeds to its parity.json.
+
+    Each is built and proven in a process of its own: their CUDA libraries, and those of the torch that has exported the
+    bundle, do not go together.
 
     Args:
         dtypes: precisions that were exported.
@@ -48,14 +52,14 @@ def prove_on_gpu(
             if dtype not in GPU_RUNTIMES[runtime]:
                 continue
             try:
-                open_engine(bundle, EngineRequest(gpu.device, runtime, dtype, threads)).close()
+                prove_apart(bundle, [gpu], EngineRequest(gpu.device, runtime, dtype, threads, in_flight=1), version)
             except WyrError as error:
                 if runtime == "tensorrt":
                     raise
                 progress(f"left out: {error}")
                 continue
             speed = proven_rows_per_s(bundle, runtime, version, dtype, gpu)
-            assert speed is not None  # what open_engine has just proven
+            assert speed is not None  # what has just been proven
             speeds[f"{runtime} {dtype} on {gpu.name}"] = speed
     path = bundle.folder / "parity.json"
     content = Fields.read(path, ModelError)

@@ -21,7 +21,7 @@ from wyr_batch import choose
 from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.engines import cuda
 from wyr_batch.errors import MissingExtraError
-from wyr_batch.proof import first_use
+from wyr_batch.proof import first_use, versions
 from wyr_batch.reads import stream
 
 # Each of several test processes keeps to a CPU of its own: torch and the runtimes would take all of them each.
@@ -121,6 +121,9 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLib
     logging.getLogger("wyr_batch").handlers.clear()  # of a command that another test ran
     monkeypatch.setenv("WYR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(first_use, "open_reference", lambda bundle, threads: ToyEngine())
+    for module in (choose, versions):  # a process of its own would have no stand-ins
+        monkeypatch.setattr(module, "apart", lambda what, function, *arguments: function(*arguments))
+    versions._asked_apart.cache_clear()
     with installed(FakeLibrary()) as library:
         yield library
 
@@ -158,5 +161,6 @@ def usable_runtimes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return versions[name]
 
         monkeypatch.setattr(choose, "runtime_version", version)
+        monkeypatch.setattr(choose, "version_apart", version)
 
     return only

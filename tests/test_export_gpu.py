@@ -38,7 +38,7 @@ def test_plans_are_built_proven_and_their_speeds_are_in_the_bundle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     usable_runtimes(tensorrt=trt.__version__)
-    monkeypatch.setattr("wyr_batch.export.tensorrt_plans.runtime_version", lambda name: trt.__version__)
+    monkeypatch.setattr("wyr_batch.export.tensorrt_plans.version_apart", lambda name: trt.__version__)
     parity = file_bundle.folder / "parity.json"
     parity.write_text(json.dumps({"files": {}, "rows_per_s": {"onnx float32": 3.0}}))
     speeds = prove_on_gpu(file_bundle, check_tensorrt(), ("float32", "float16", "bfloat16"), 1)

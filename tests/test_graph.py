@@ -32,7 +32,7 @@ from wyr_batch.export.graph import GraphLstm, graph_module, scan
 from wyr_batch.export.onnx_file import FORBIDDEN_OPS, _store_as_half, check_graph, onnx_from_torch, runner_from_onnx
 from wyr_batch.export.write_bundle import export_bundle
 
-from wyr_batch.bundle import Bundle
+from wyr_batch.bundle import Bundle, starter_path
 from wyr_batch.errors import ModelError, ShapeError
 from wyr_batch.models.fused import Fused, FusedOutput
 from wyr_batch.models.lstm import linear_scan
@@ -161,6 +161,11 @@ def shapes_of(model: onnx.ModelProto) -> Any:
     return onnx.shape_inference.infer_shapes(model).graph.value_info
 
 
+def types_of_ranges(model: onnx.ModelProto) -> list[int]:
+    inferred = {value.name: value.type.tensor_type.elem_type for value in shapes_of(model)}
+    return [inferred[node.output[0]] for node in model.graph.node if node.op_type == "Range"]
+
+
 def test_file_states_the_contract_and_nothing_of_this_machine(exported: Bundle) -> None:
     path = exported.folder / "model.onnx"
     content = path.read_bytes()
@@ -184,10 +189,14 @@ def test_file_states_the_contract_and_nothing_of_this_machine(exported: Bundle) 
         "masked_probs": ["batch", 10],
     }
     assert not model.graph.value_info
-    inferred = {value.name: value.type.tensor_type.elem_type for value in shapes_of(model)}
-    ranges = [inferred[node.output[0]] for node in model.graph.node if node.op_type == "Range"]
+    ranges = types_of_ranges(model)
     assert len(ranges) > 1
     assert set(ranges) == {onnx.TensorProto.INT64}, "positions count in whole numbers"
+
+
+def test_starter_that_ships_counts_positions_in_whole_numbers() -> None:
+    ranges = types_of_ranges(onnx.load(starter_path() / "model.onnx"))
+    assert set(ranges) == {onnx.TensorProto.INT64}, "export it again: wyr-batch export -o DIR"
 
 
 def test_forbidden_graphs_are_refused(tmp_path: Path, exported: Bundle) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import subprocess
@@ -78,16 +79,33 @@ def aligned_cram(folder: Path, n_reads: int) -> Path:
 
 
 def test_cram_without_its_reference_says_so(tmp_path: Path) -> None:
-    """In a process of its own: htslib keeps references it has seen."""
-    path = aligned_cram(tmp_path, 50)
-    environment = {**os.environ, "REF_PATH": str(tmp_path / "none"), "REF_CACHE": str(tmp_path / "none" / "%s")}
-    output = tmp_path / "masks.parquet"
-    done = finished([*WYR_BATCH, "run", str(path), "-q", "-o", str(output)], env=environment)
-    assert done.returncode == 1
-    assert f"{path}, record 1: got an unreadable record" in done.stderr
-    assert "its reference is missing: convert it to BAM" in done.stderr
-    assert "Traceback" not in done.stderr
+    """In processes of their own: htslib keeps references it has seen."""
+    path, output, bam = aligned_cram(tmp_path, 50), tmp_path / "masks.parquet", tmp_path / "masked.bam"
+    refs = tmp_path / "refs"
+    refs.mkdir()
+    genome = bases_of(20_000)
+    (refs / hashlib.md5(genome.encode(), usedforsecurity=False).hexdigest()).write_text(genome)
+
+    def said(ref_path: str, *words: str) -> str:
+        settings = {"REF_PATH": str(tmp_path / ref_path), "REF_CACHE": str(tmp_path / "none" / "%s")}
+        done = finished([*WYR_BATCH, *words, "-q"], env={**os.environ, **settings})
+        assert "Traceback" not in done.stderr
+        assert done.returncode == (0 if ref_path == "refs" else 1)
+        return done.stderr
+
+    run, convert = ("run", str(path), "-o", str(output)), ("convert", str(output), "--to", "bam", "-o", str(bam))
+    advice = "its reference is missing: set REF_PATH to a folder of its sequences by their MD5"
+    err = said("none", *run)
+    assert f"{path}, record 1: got an unreadable record" in err
+    assert advice in err
+    assert "or convert the file to BAM (samtools view -b -T reference.fa)" in err
     assert not output.exists()
+    assert said("refs", *run) == ""
+    assert pq.read_metadata(output).num_rows == 50
+    assert advice in said("none", *convert)
+    assert not bam.exists()
+    assert said("refs", *convert) == ""
+    assert bam.exists()
 
 
 def bgzf_fastq(path: Path, n_reads: int) -> list[int]:

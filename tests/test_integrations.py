@@ -159,3 +159,16 @@ def test_placeholders_are_those_the_readme_lists() -> None:
     pages = {path: set(re.findall(r"FILL_IN_[A-Z0-9]+", path.read_text())) for path in FILES}
     listed = pages.pop(HERE / "README.md")
     assert set().union(*pages.values()) == listed
+
+
+def test_multiqc_finds_the_sample_in_the_names_that_are_given() -> None:
+    workflow = (HERE / "snakemake" / "workflow" / "Snakefile").read_text()
+    (rule,) = re.findall(r"^rule kreport:\n.*?output:\n\s*\"(.*?)\"", workflow, re.MULTILINE | re.DOTALL)
+    pages = (ROOT / "docs" / "convert.md", ROOT / "docs" / "commands.md")
+    named = [rule, *(name for page in pages for name in re.findall(r"\bSAMPLE[\w.]*\.\w+", page.read_text()))]
+    assert len(named) > 2
+    for name in named:
+        sample = Path(name).name
+        for end in (".log", ".html", ".txt", ".tsv", ".csv", ".report", ".kraken2"):  # fn_clean_exts of MultiQC 1.35
+            sample = sample.split(end)[0]
+        assert sample in ("SAMPLE", "{sample}"), name

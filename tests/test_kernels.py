@@ -28,11 +28,25 @@ CASES = [(*shape, dtype) for shape in ((3, 7), (1, 1)) for dtype in HALVES] + [(
 PRODUCTS = [case for case in CASES if case[2] == torch.float16 or (case[2].itemsize == 2 and DEVICE.type == "cuda")]
 
 
+def let_the_interpreter_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter took int() of arrays of one number before 3.7; NumPy 2.4 refuses (triton issue 9171)."""
+    from triton.runtime import interpreter
+
+    def patch(tensor: Any, scope: Any) -> None:
+        given(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    given = interpreter._patch_lang_tensor
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch)
+
+
 @pytest.fixture
-def kernels() -> dict[str, ModuleType]:
-    pytest.importorskip("triton", reason="Triton is not installed: pip install triton (286 MB)")
+def kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
+    triton = pytest.importorskip("triton", reason="Triton is not installed: pip install triton (286 MB)")
     from wyr_batch.kernels import attention, bilstm, rowwise, swiglu
 
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
+        let_the_interpreter_count(monkeypatch)
     return {"attention": attention, "bilstm": bilstm, "rowwise": rowwise, "swiglu": swiglu}
 
 

@@ -115,3 +115,18 @@ def test_pairs_of_two_lanes_are_rows_with_file_and_mate(tmp_path: Path) -> None:
     assert main(["run", "-X", str(listed), "--paired", "-q", "-o", str(again)]) == 0
     assert pq.read_table(again).equals(table)
     assert main(["run", "--paired", files[0], "-o", str(tmp_path / "no.parquet")]) == 2
+
+
+@pytest.mark.parametrize("flag", ["--paired", "--interleaved"])
+def test_maximum_that_cuts_a_pair_is_an_error(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "masks.parquet"
+    if flag == "--paired":
+        files = [str(write_fasta(tmp_path / f"R{i}.fa", [(name, "ACGTACGT") for name in "abc"])) for i in (1, 2)]
+    else:
+        files = [str(write_fasta(tmp_path / "both.fa", [(name, "ACGTACGT") for name in "aabbcc"]))]
+    assert main(["run", flag, *files, "-n", "3", "-o", str(output)]) == 2
+    assert f"--max-reads: got 3 with {flag}, expected an even number" in capsys.readouterr().err
+    assert not output.exists()
+    assert main(["run", flag, *files, "-n", "4", "-q", "-o", str(output)]) == 0
+    rows = pq.read_table(output)
+    assert (rows["read_id"].to_pylist(), rows["mate"].to_pylist()) == (["a", "a", "b", "b"], [1, 2, 1, 2])

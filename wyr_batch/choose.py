@@ -8,6 +8,9 @@ bundle is loaded once for each, and two batches are in flight:
 | tensorrt | model.fp16.onnx, model.onnx    | float16, float32            | LoadedPlan    |
 | torch    | checkpoint/                    | float16, bfloat16, float32  | LoadedModel   |
 | onnx     | model.fp16.onnx, model.onnx    | float16, float32            | LoadedSession |
+
+Their CUDA libraries do not go together. So where there are several to choose from, each says its version and is proven
+in a process of its own; this process loads the one that is taken.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ from wyr_batch.engines.base import Engine
 from wyr_batch.engines.cuda import Gpu, chosen_gpus, cuda_device, find_gpus, gpus_for
 from wyr_batch.errors import MissingExtraError, ModelError, UsageError
 from wyr_batch.host import available_cpus
+from wyr_batch.proof.apart import apart
 from wyr_batch.proof.first_use import ensure_proven, proven_rows_per_s
+from wyr_batch.proof.versions import runtime_version, version_apart
 
 logger = logging.getLogger(__name__)
 
@@ -166,34 +171,19 @@ def choose_runtime(bundle: Bundle, dtype: str) -> tuple[str, str]:
     return fallback, f"what is installed and computes in {dtype}"
 
 
-def runtime_version(runtime: str) -> str:
-    """Return the version of a runtime that can use a GPU. Raises: MissingExtraError, UsageError if it cannot."""
-    if runtime == "tensorrt":
-        from wyr_batch.engines.tensorrt_plan import import_tensorrt
-
-        return str(import_tensorrt().__version__)
-    if runtime == "onnx":
-        from wyr_batch.engines.onnx_cuda import import_onnxruntime
-
-        return str(import_onnxruntime().__version__)
-    from wyr_batch.engines.torch import gpu_version
-
-    return gpu_version()
-
-
 def usable_runtimes(runtime: str, dtype: str, problems: dict[str, str]) -> dict[str, str]:
     """Return the versions of the runtimes, of those asked for, that can use a GPU here in that precision.
 
     Args:
-        runtime: one, or 'auto' for all; dtype: one, or 'auto' for any.
+        runtime: one, which is loaded, or 'auto' for all, none of which is; dtype: one, or 'auto' for any.
         problems: takes the reason for each that cannot.
     """
     versions = {}
     for name in GPU_RUNTIMES if runtime == "auto" else [runtime]:
         if dtype == "auto" or dtype in GPU_RUNTIMES[name]:
             try:
-                versions[name] = runtime_version(name)
-            except (MissingExtraError, UsageError) as error:
+                versions[name] = version_apart(name) if runtime == "auto" else runtime_version(name)
+            except (MissingExtraError, UsageError, ModelError) as error:
                 problems[name] = f"{error.where}: got {error.got}, expected {error.expected}"
     return versions
 
@@ -263,17 +253,39 @@ def open_on_gpus(bundle: Bundle, device: str, request: EngineRequest) -> list[En
                 "Run: pip install 'wyr-batch[gpu,tensorrt]', or use -x cpu",
             )
     ways, why = choose_ways(bundle, gpus[0], runtime, dtype, versions, request.masked_calls)
+    several = len(versions) > 1
     for position, (name, precision) in enumerate(ways):
         logger.info("runtime: %s %s on %s (%s)", name, precision, gpus[0].name, why)
+        way = replace(request, runtime=name, dtype=precision)
         try:
-            way = replace(request, runtime=name, dtype=precision)
-            return _open_way(bundle, gpus, way, versions[name])
+            if not several:
+                return _open_way(bundle, gpus, way, versions[name])
+            known = (name, versions[name], precision)
+            if any(proven_rows_per_s(bundle, *known, gpu, request.masked_calls) is None for gpu in gpus):
+                prove_apart(bundle, gpus, way, versions[name])
         except ModelError as error:
             if position + 1 == len(ways):
                 raise
             logger.warning("%s", error)
             why = "the next best"
+        else:
+            return _open_way(bundle, gpus, way, versions[name])
     raise UsageError("--dtype", dtype, f"one that {', '.join(versions)} can compute on {device}")
+
+
+def prove_apart(bundle: Bundle, gpus: Sequence[Gpu], request: EngineRequest, version: str) -> None:
+    """Open a runtime, prove it unless that has been done, and close it, all in a process of its own.
+
+    Args:
+        request: with the runtime and precision; version: of that runtime.
+    Raises: as `open_on_gpus`; ModelError if the process does not live to answer.
+    """
+    apart(f"{request.runtime} {request.dtype} on {gpus[0].device}", _prove_way, bundle, gpus, request, version)
+
+
+def _prove_way(bundle: Bundle, gpus: Sequence[Gpu], request: EngineRequest, version: str) -> None:
+    for engine in _open_way(bundle, gpus, request, version):
+        engine.close()
 
 
 def _open_way(bundle: Bundle, gpus: Sequence[Gpu], request: EngineRequest, version: str) -> list[Engine]:

@@ -25,7 +25,7 @@ say "the workflow: reads -> masks -> report, Kraken-style table"
 run --snakefile "$here/workflow/Snakefile"
 expect "rows of results/example.parquet" "$(rows results/example.parquet)" 1000
 cat logs/example.*.log
-head -n 4 results/example.kreport
+head -n 4 results/example.report.txt
 
 say "the workflow again: nothing to do"
 run --snakefile "$here/workflow/Snakefile"

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from wyr_batch.bundle import load_bundle
-from wyr_batch.choose import GPU_RUNTIMES, EngineRequest, open_engine, open_engines, runtime_version
+from wyr_batch.choose import GPU_RUNTIMES, EngineRequest, open_engine, open_engines
 from wyr_batch.cli import main
 from wyr_batch.engines.cuda import cuda_device, find_gpus
 from wyr_batch.engines.cuda_slot import Slot
 from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.errors import MissingExtraError, UsageError
 from wyr_batch.proof.first_use import GPU_FLOAT32
+from wyr_batch.proof.versions import runtime_version
 
 GPUS, WHY_NOT = find_gpus()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not GPUS, reason=WHY_NOT or "a GPU is here")]

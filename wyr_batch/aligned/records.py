@@ -24,7 +24,7 @@ from wyr_batch.errors import InputError
 from wyr_batch.masks.bases import inputs_of
 from wyr_batch.masks.file import MaskFile
 from wyr_batch.masks.rows import MaskRows
-from wyr_batch.reads.alignments import quiet_pysam
+from wyr_batch.reads.alignments import advice_on, quiet_pysam
 from wyr_batch.reads.open import open_reads
 from wyr_batch.reads.records import offsets_from, shown
 from wyr_batch.reads.sam import mate_from_flag
@@ -129,7 +129,7 @@ def records_of(file: Any, source: AlignedMasks) -> Iterator[Any]:
             batch = list(itertools.islice(stream, _BATCH_RECORDS))
         except (OSError, ValueError) as error:
             where, got = f"{source.shown}, after record {n_records:,}", f"an unreadable record ({error})"
-            raise InputError(where, got, f"{source.form} data", CUT) from None
+            raise InputError(where, got, f"{source.form} data", advice_on(source.form)) from None
         if not batch:
             return
         if source.form == "SAM":

@@ -86,7 +86,7 @@ _GROUPS = {
 @click.option(
     "--overlap", "overlap_bp", type=int, metavar="BP", help="Overlap of windows. [default: an eighth of the window]"
 )
-@click.option("-n", "--max-reads", type=int, help="Stop after this many reads.")
+@click.option("-n", "--max-reads", type=int, help="Stop after this many reads; a pair is two.")
 @click.option("--min-length", type=int, default=0, metavar="BP", help="Do not explain shorter reads.")
 @click.option("--paired", is_flag=True, help="FILES are pairs of mates: R1 R2 [R1 R2 ...].")
 @click.option("--interleaved", is_flag=True, help="Mates alternate within each file.")
@@ -112,7 +112,7 @@ _GROUPS = {
     "--report",
     "report_path",
     type=NamedPath(),
-    help="Write the reads by clade to this file, in the style of Kraken's report.",
+    help="Write the reads by clade to this file, in the style of Kraken's report; for MultiQC, SAMPLE.report.txt.",
 )
 @click.option("--json", "json_path", type=NamedPath(), help="Write a summary of the run to this file.")
 @click.option("--log", "log_path", type=NamedPath(), help="Also append messages to this file.")

@@ -48,7 +48,7 @@ class RunConfig:
         confidence: a call with a lower probability is null.
         explain: 'predicted', or RANK=LABEL for some ranks.
         window_bp, overlap_bp: None takes the bundle's window and an eighth of it.
-        max_reads: stop after so many; None takes all.
+        max_reads: stop after so many, each mate a read; even for pairs; None takes all.
         min_length: shorter reads are not explained, in bases.
         dataset: the output is a directory of parts; so is one that exists as a directory.
         paired: inputs are mates, two files at a time.
@@ -115,6 +115,11 @@ class RunConfig:
                 ("--overlap", self.overlap_bp, 0, math.inf),
             ]
         )
+        if (self.paired or self.interleaved) and (self.max_reads or 0) % 2:
+            flag = "--paired" if self.paired else "--interleaved"
+            raise UsageError(
+                "--max-reads", f"{self.max_reads} with {flag}", "an even number", "Each mate is a read, two are a pair."
+            )
         check_explain(self.explain)
         if self.ray is not None:
             self._check_ray(self.ray)

@@ -20,6 +20,10 @@ from wyr_batch.reads.source import CUT, ByteSource, DamagedStream, Problem
 
 _BATCH_READS, _BATCH_BASES = 1024, 4_000_000
 _ESCAPED = re.compile(r"\\x[89a-f][0-9a-f]")
+_NO_REFERENCE = (
+    "If the file is whole, its reference is missing: set REF_PATH to a folder of its sequences by their MD5, as "
+    "samtools' seq_cache_populate.pl makes, or convert the file to BAM (samtools view -b -T reference.fa)."
+)
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
@@ -113,15 +117,18 @@ class Alignments:
         if source.damage:
             return source.damage.problem
         if self._failure:
-            advice = CUT
-            if self._form == "CRAM":
-                advice = "If the file is whole, its reference is missing: convert it to BAM (samtools view -b)."
-            return Problem(None, -1, f"an unreadable record ({self._failure})", f"{self._form} data", advice)
+            got = f"an unreadable record ({self._failure})"
+            return Problem(None, -1, got, f"{self._form} data", advice_on(self._form))
         if self._form == "BAM" and source.compression == "bgzip" and not source.tail.endswith(_BGZF_END):
             return Problem(None, -1, "the end of the file without the BGZF end marker", "the marker")
         if self._form == "CRAM" and source.compression == "none" and b"\xe0EOF" not in source.tail:
             return Problem(None, -1, "the end of the file without the CRAM end marker", "the marker")
         return None
+
+
+def advice_on(form: str) -> str:
+    """Return what to do about a record of a BAM, CRAM or SAM that htslib cannot read."""
+    return _NO_REFERENCE if form == "CRAM" else CUT
 
 
 def _import_pysam() -> Any:
