@@ -31,6 +31,7 @@ from benchmarks.speed import (
     step,
     tokens,
 )
+from benchmarks.speed.gpu import tables as gpu
 from benchmarks.tables import Json
 
 RESULTS, PAGE = kit.ROOT / "benchmarks" / "results", kit.ROOT / "BENCHMARKS.md"
@@ -50,6 +51,7 @@ machine and versions that gave it. Before you compare:
 
 SECTIONS: dict[str, tuple[str, Callable[[Json], str]]] = {
     "headline": ("Against the paper: `run` from FASTQ.gz to Parquet", headline.table),
+    "gpu": ("On an NVIDIA GPU", gpu.table),
     "run": ("`run`, the bare graph and plain eager code", run.table),
     "kinds": ("The two kinds of Explainer", kinds.table),
     "full_size": ("The published size on a CPU", full_size.table),

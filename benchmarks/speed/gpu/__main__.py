@@ -32,9 +32,9 @@ from benchmarks.speed.gpu.part import read_part
 PROCESSES: tuple[dict[str, float], ...] = (
     {"facts": 60, "ceilings": 60, "models": 60, "proof": 150, "sweep": 90},
     {"headline": 120},
-    {"split": 60, "changes": 120},
     {"training": 60},
-    {"starter": 45, "float32": 60, "graphs": 30},
+    {"split": 60, "starter": 45, "float32": 60, "graphs": 30},
+    {"changes": 120},
     {"exported": 90},
     {"onnx": 60},
     {"tensorrt": 240},
