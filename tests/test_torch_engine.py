@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 import torch
 from fake_cuda import FakeLibrary, installed
+from toy_families import toy
 from toy_models import seeded_ids, toy_explainer
 
 from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.choose import EngineRequest, open_engine, open_engines
 from wyr_batch.engines.signature import EngineOutput
-from wyr_batch.engines.torch import MOST_GRAPHS, LoadedModel, TorchEngine, gpu_form, gpu_version
+from wyr_batch.engines.torch import MOST_GRAPHS, TIMED, LoadedModel, TorchEngine, gpu_form, gpu_version
 from wyr_batch.errors import EngineError, OutOfMemory, UsageError
 from wyr_batch.kernels import choose as kernels
 from wyr_batch.models.gpu.fused import GpuFused
+from wyr_batch.models.lstm import LstmExplainer
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +292,20 @@ def test_ways_are_compared_and_timed_as_engines_will_run_them(
     held = (False, True, False, False)
     assert seen == [(held, None, True), (held, torch.compile, False)]
     assert switches() == before
+
+
+def test_explainers_of_other_families_have_the_choice_of_kernels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    explanandum, explainer = toy("dnabert").model, toy_explainer()
+    seen: list[Any] = []
+
+    def choose_kernels(self: LstmExplainer, timer: Any, timed: tuple[int, int]) -> None:
+        seen.append((switches(), torch.is_inference_mode_enabled(), self.paired is not None, timed))
+
+    monkeypatch.setattr(LstmExplainer, "choose_kernels", choose_kernels)
+    for wanted in (True, False):
+        monkeypatch.setattr(kernels, "wanted", lambda wanted=wanted: wanted)
+        gpu_form(TorchWithGpu(), explanandum, copy.deepcopy(explainer), "float32", 64, torch.device("cpu"))
+    assert seen == [((False, True, False, False), True, True, TIMED)]
 
 
 def test_a_proof_names_triton_and_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # Of one function: two for each GPU and model. Beyond torch's own limit of 8 it compiles no more, and hardly says so.
 MOST_GRAPHS = 64
+TIMED = (128, 256)  # rows and tokens that an Explainer's ways are timed on
 
 
 def import_torch(device: str) -> Any:
@@ -118,7 +119,7 @@ def gpu_form(
 ) -> Fused:
     """Return loaded models on a GPU; Nucleotide Transformers in a GPU's form, by the fastest ways that are right there.
 
-    Other families compute as they do on a CPU.
+    Other families compute as they do on a CPU; their Explainers have the same choice.
     """
     from wyr_batch.kernels import choose as kernels
     from wyr_batch.models.families.nt import NtExplanandum
@@ -128,7 +129,11 @@ def gpu_form(
 
     if not isinstance(explanandum, NtExplanandum):
         explainer.prepare_for_gpu()
-        return in_precision(Fused(explanandum, explainer).eval(), dtype).to(device)
+        other = in_precision(Fused(explanandum, explainer).eval(), dtype).to(device)
+        if kernels.wanted():
+            with _switches.held(torch), torch.cuda.device(device), torch.inference_mode():
+                other.explainer.choose_kernels(kernels.gpu_seconds, TIMED)
+        return other
     module = GpuFused(explanandum, explainer, getattr(torch, dtype), max_tokens).to(device)
     if _may_compile():
         from torch._dynamo import config
