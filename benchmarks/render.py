@@ -18,6 +18,7 @@ from benchmarks import kit
 from benchmarks.limits import kill_and_resume, memory, other_suites, real_reads
 from benchmarks.quality import rivals, text_rivals
 from benchmarks.speed import (
+    beside,
     cpu_ceiling,
     full_size,
     gpu_texts,
@@ -68,6 +69,8 @@ SECTIONS: dict[str, tuple[str, Callable[[Json], str]]] = {
     "text_rivals": ("Explainer and rivals on texts", text_rivals.table),
     "gpu_texts": ("Explainer and rivals on texts, on a GPU", gpu_texts.table),
     "int8": ("int8 on a CPU", int8.table),
+    "run_beside": ("`run` before and after other families than Nucleotide Transformer", beside.run_table),
+    "export_beside": ("`export` before and after its proof was cut", beside.export_table),
     "step": ("A step of the Explainer's training", step.table),
 }
 
