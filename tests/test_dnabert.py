@@ -1,7 +1,7 @@
 """DNABERT's encoder, layer by layer against transformers' BERT where the two agree.
 
-They differ in ALiBi, which is switched off here by slopes of 0, and in the feed-forward's gate. Every layer norm gives 1 as
-its last feature here: so a gated layer can hold BERT's bias, and a second half that is 1 throughout.
+They differ in ALiBi, which is switched off here by slopes of 0, and in the feed-forward's gate. Every layer norm here
+gives 1 as its last feature: so a gated layer can hold BERT's bias, and a second half that is 1 throughout.
 """
 
 from __future__ import annotations
