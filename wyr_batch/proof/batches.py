@@ -17,7 +17,8 @@ from wyr_batch.vocabulary import SIX_MERS, Vocabulary
 
 LENGTHS = (7, 65, 200)  # and the longest that the file takes
 BATCH_SIZES = (1, 3, 16)
-MAX_BATCH_TOKENS = 4096  # a longer batch gets fewer rows: attention holds rows * heads * T^2 numbers
+# A longer batch gets fewer rows: attention holds rows * heads * T^2 numbers, and all batches of set sizes are run.
+MAX_BATCH_TOKENS, MAX_EDGE_TOKENS = 4096, 1024
 N_READS = 256
 READS = Path(__file__).with_name("reads.fastq.gz")  # the first reads of examples/reads.fastq.gz
 
@@ -29,11 +30,13 @@ class Edge(NamedTuple):
 
     Attributes:
         batch: int32 [B, T], input_ids.
-        is_last: of its length, so that it is run once more with other classes asked for.
+        others_too: it is run once more, with other classes asked for; the smallest of its length with rows to pad.
+        alone_too: some of its rows are run alone as well; the largest of its length.
     """
 
     batch: Int32s
-    is_last: bool
+    others_too: bool
+    alone_too: bool
 
 
 def edge_batches(
@@ -48,8 +51,11 @@ def edge_batches(
     source = token_source(rng, reads, vocabulary)
     edges = []
     for length in sorted({length for length in lengths if length < max_tokens} | {max_tokens}):
-        sizes = sorted({min(size, max(1, MAX_BATCH_TOKENS // length)) for size in batch_sizes})
-        edges += [Edge(ragged_batch(source, rng, n_rows, length, vocabulary), n_rows == sizes[-1]) for n_rows in sizes]
+        sizes = sorted({min(size, max(1, MAX_EDGE_TOKENS // length)) for size in batch_sizes})
+        several = next((size for size in sizes if size > 1), sizes[-1])
+        for size in sizes:
+            batch = ragged_batch(source, rng, size, length, vocabulary)
+            edges.append(Edge(batch, others_too=size == several, alone_too=size == sizes[-1]))
     return edges
 
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from wyr_batch.bundle import PROOF_PASSED
 from wyr_batch.engines.signature import OUTPUTS, EngineOutput, engine_output, outputs_of
-from wyr_batch.proof.batches import BATCH_SIZES, LENGTHS, edge_batches, read_batches
+from wyr_batch.proof.batches import BATCH_SIZES, LENGTHS, Edge, edge_batches, read_batches
 from wyr_batch.vocabulary import SIX_MERS, Vocabulary
 
 PROOF_FAILED = "failed"
@@ -130,7 +130,7 @@ def compare(
         max_tokens: the longest row the candidate takes, special tokens counted; always among the lengths.
         reads: token ids of real reads without special ones; the batches are cut from them, and each is run once
             besides, as much of it as fits. None: seeded random tokens.
-        batch_sizes: rows; a batch of more than `MAX_BATCH_TOKENS` gets fewer.
+        batch_sizes: rows; a batch of more than `MAX_BATCH_TOKENS` gets fewer, one of set size of `MAX_EDGE_TOKENS`.
         remembered: the reference's outputs, kept for the next candidate that is compared on the same reads.
         masked_calls: the candidate classifies masked reads; without, those of the reference are not looked at.
         only_size: of the batches of one length, run the largest of at most so many rows alone.
@@ -144,13 +144,15 @@ def compare(
     edges = edge_batches(reads, lengths, batch_sizes, max_tokens, vocabulary)
     if only_size is not None:
         of_each_length = {edge.batch.shape[1]: edge for edge in edges if len(edge.batch) <= only_size}
-        edges = [edge._replace(is_last=True) for edge in of_each_length.values()]
+        edges = [Edge(edge.batch, others_too=True, alone_too=True) for edge in of_each_length.values()]
     whole = read_batches(reads, batch_sizes, max_tokens, vocabulary)
     n_cells = sum(edge.batch.size for edge in edges) + sum(batch.size for batch in whole)
     n_done = n_whole = 0
-    for batch, is_last in edges:
-        tally.add_alone(batch, tally.add(batch))
-        if is_last:
+    for batch, others_too, alone_too in edges:
+        found = tally.add(batch)
+        if alone_too:
+            tally.add_alone(batch, found)
+        if others_too:
             tally.add(batch, other_classes=True)
         n_done += batch.size
         show(n_done / n_cells)
