@@ -309,6 +309,14 @@ def test_a_wrong_kernel_is_left_out_of_the_encoder(
     assert chosen.attend.func is kernels["attention"].attend  # type: ignore[attr-defined]
 
 
+def test_an_old_triton_has_no_swiglu(kernels: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("wyr_batch.kernels.swiglu")
+    monkeypatch.setitem(sys.modules, "wyr_batch.kernels.swiglu", None)
+    chosen = steps.chosen_steps(4, 8, 48, torch.float16, DEVICE, later_is_faster(), (2, 12))
+    assert chosen.swiglu is plain.swiglu
+    assert chosen.add_norm is kernels["rowwise"].add_norm
+
+
 def test_products_in_float32_stay_torchs(kernels: dict[str, ModuleType]) -> None:
     chosen = steps.chosen_steps(4, 8, 48, torch.float32, DEVICE, later_is_faster(), (2, 12))
     assert chosen.swiglu is plain.swiglu

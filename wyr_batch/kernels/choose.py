@@ -103,7 +103,7 @@ def _fastest(name: str, ways: Mapping[str, Way], cases: Sequence[Sequence[Any]],
         try:
             off = max(_difference(ways[other](*case), ways[reference](*case)) for case in cases)
         except Exception as error:  # Triton has many, and so has the driver
-            logger.warning("%s: %s does not work here: %s", name, other, f"{type(error).__name__}: {error}"[:200])
+            logger.info("%s: %s does not work here: %s", name, other, f"{type(error).__name__}: {error}"[:200])
             continue
         if off <= limit:
             right.append(other)

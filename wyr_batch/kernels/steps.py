@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor
 from wyr_batch.kernels import plain
 from wyr_batch.kernels.choose import LIMITS, Timer, device_name, fastest, gpu_seconds
 from wyr_batch.kernels.plain import Attend, Norm, Padding, Steps
+
+logger = logging.getLogger(__name__)
 
 _WORDS = 100  # of the vocabulary that is looked up; any will do
 
@@ -33,7 +36,7 @@ def chosen_steps(
         timed: rows and tokens of the batch that is timed.
     Raises: ImportError without Triton.
     """
-    from wyr_batch.kernels import attention, rowwise, swiglu
+    from wyr_batch.kernels import attention, rowwise
 
     width = n_heads * head_size
     key = device_name(device), dtype, n_heads, head_size, n_raised
@@ -84,7 +87,7 @@ def chosen_steps(
     swiglus: dict[str, plain.Swiglu] = {"torch": plain.swiglu}
     if dtype != torch.float32:
         mixers |= {f"triton {_shown(tile)}": partial(attention.attend, tile=tile) for tile in attention.TILES}
-        swiglus |= {f"triton {_shown(tile)}": partial(swiglu.swiglu, tile=tile) for tile in swiglu.TILES}
+        swiglus |= _swiglus()
     return Steps(
         embed_norms[pick("embedding and layer norm", embed_norms, batch)],
         add_norms[pick("add and layer norm", add_norms, sums)],
@@ -103,6 +106,16 @@ def _compared(mixer: Attend) -> Attend:
         return mixed * padding.valid.unsqueeze(-1)
 
     return mix
+
+
+def _swiglus() -> dict[str, plain.Swiglu]:
+    """Return the kernel with each of its tiles; nothing with a Triton before 3.4, which describes no tiles."""
+    try:
+        from wyr_batch.kernels import swiglu
+    except ImportError as error:
+        logger.info("SwiGLU: this Triton is too old for the kernel: %s", error)
+        return {}
+    return {f"triton {_shown(tile)}": partial(swiglu.swiglu, tile=tile) for tile in swiglu.TILES}
 
 
 def _shown(tile: tuple[int, ...]) -> str:
