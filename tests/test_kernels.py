@@ -192,6 +192,44 @@ def test_a_kernel_is_compiled_once_whatever_the_sizes_of_a_batch(module: str) ->
         assert sizes == told, function.name
 
 
+class Launches:
+    """In a kernel's place: says how many programs would have been launched."""
+
+    def __init__(self) -> None:
+        self.grids: list[tuple[int, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        self.grids.append(grid)
+        return lambda *_, **__: None
+
+
+def test_batches_of_very_many_short_reads_fit_the_grid(
+    kernels: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second and third axes of CUDA's grid end at 65,535."""
+    rows, n_tokens, n_heads, launches = 140_000, 1, 16, Launches()
+    for module, names in {
+        "attention": ["_attend_kernel"],
+        "bilstm": ["_bilstm_kernel"],
+        "rowwise": ["_add_norm_kernel", "_embed_norm_kernel", "_rotate_kernel"],
+    }.items():
+        for name in names:
+            monkeypatch.setattr(kernels[module], name, launches)
+    with torch.device("meta"):
+        norm = plain.Norm(torch.ones(8), torch.ones(8), 1e-12)
+        packed, table = torch.ones(rows, n_tokens, 3, n_heads, 32), torch.ones(n_tokens, 16)
+        kernels["attention"].attend(packed, table, table, None)
+        kernels["rowwise"].rotate(packed, table, table)
+        kernels["rowwise"].add_norm(torch.ones(rows, n_tokens, 8), torch.ones(rows, n_tokens, 8), norm, torch.float16)
+        ids, lengths = torch.ones(rows, n_tokens, dtype=torch.int32), torch.ones(rows, dtype=torch.int32)
+        kernels["rowwise"].embed_norm(ids, torch.ones(9, 8), 1, None, norm, torch.float16)
+        kernels["bilstm"].bilstm(torch.ones(9, 2, 4, 40), lengths, torch.ones(2, 4, 40, 40), ids)
+    assert len(launches.grids) == 5
+    for first, *others in launches.grids:
+        assert first < 2**31
+        assert all(n <= 65_535 for n in others)
+
+
 def later_is_slower() -> Callable[[Callable[[], Any]], float]:
     taken = iter(range(1, 1000))
     return lambda work: float(next(taken))
