@@ -51,17 +51,15 @@ def _attend_kernel(
     queries: tl.constexpr,
     keys: tl.constexpr,
 ):
-    """One program some queries of one head of one row, the next one more of the same, which reads the same keys."""
-    blocks = tl.cdiv(n_tokens, queries)
-    block, row_head = tl.program_id(0) % blocks, tl.program_id(0) // blocks
-    row, head = (row_head // n_heads).to(tl.int64), row_head % n_heads
+    """One program some queries of one head of one row."""
+    row, head = (tl.program_id(0) // n_heads).to(tl.int64), tl.program_id(0) % n_heads
     length = n_tokens
     if ragged:
         length = tl.load(lengths + row)
     width: tl.constexpr = n_heads * 2 * half
     dtype = packed.dtype.element_ty
     query = packed + row * n_tokens * (3 * width) + head * (2 * half)
-    query_at = (block * queries + tl.arange(0, queries))[:, None]
+    query_at = (tl.program_id(1) * queries + tl.arange(0, queries))[:, None]
     first, second = _rotated(query, cos, sin, query_at, query_at < length, half, wide, 3 * width)
     first, second = (first * _LOG2_E).to(dtype), (second * _LOG2_E).to(dtype)
     feature = tl.arange(0, 2 * wide)[None, :]
@@ -106,6 +104,6 @@ def attend(
     queries, keys, n_warps, n_stages = tile
     lengths, ragged = (cos, False) if padding is None else (padding.lengths, True)
     sizes = ragged, n_heads, half, wide, queries, keys
-    grid = (triton.cdiv(n_tokens, queries) * rows * n_heads,)  # one axis: the others end at 65,535
+    grid = rows * n_heads, triton.cdiv(n_tokens, queries)  # the second axis ends at 65,535
     _attend_kernel[grid](packed, cos, sin, lengths, out, n_tokens, *sizes, num_warps=n_warps, num_stages=n_stages)
     return out
