@@ -63,5 +63,3 @@ def test_no_command_opens_an_internet_socket_or_writes_into_the_home_folder(
     assert done.returncode == 0, done.stderr[-2000:]
     paths = [path.name.lower() for path in (folder / "home").rglob("*")]
     assert not [name for name in paths if "telemetry" in name or "intel" in name]
-
-
