@@ -20,7 +20,7 @@ from wyr_batch.models.lstm import LstmConfig, LstmExplainer
 from wyr_batch.models.readout import ReadoutConfig, ReadoutExplainer
 
 # Each with the kind of Explainer it is exported with.
-EXPORTED = {"roberta": "lstm", "deberta-v2": "readout", "modernbert-mean": "readout", "mistral": "lstm"}
+EXPORTED = {"roberta": "lstm", "deberta-v2": "readout", "modernbert-mean": "readout"}
 # Those whose graphs are made of parts of the others', and those that tests/test_family_runs.py exports.
 ALIKE = {
     "bert-multi": "readout",
@@ -31,7 +31,7 @@ ALIKE = {
     "distilbert": "readout",
     "electra": "readout",
 }
-ALIKE |= {"deberta-v3": "lstm", "modernbert": "lstm", "llama": "readout"}
+ALIKE |= {"deberta-v3": "lstm", "modernbert": "lstm", "llama": "readout", "mistral": "lstm"}
 N_LAYERS = {"modernbert": 2, "modernbert-mean": 2}  # one global, one local; of the others, one layer is as good
 LARGE = bool(os.environ.get("WYR_TEST_LARGE"))
 LONGEST = 0  # of the model

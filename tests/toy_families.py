@@ -208,7 +208,7 @@ def read_toy(name: str, n_layers: int = 2) -> Toy:
         (folder / part).mkdir()
     text = own.to_json() if config is None else json.dumps(config.to_dict())
     (folder / "base_model" / "config.json").write_text(text)
-    save_tokenizer(folder / "base_model", BOS if name == "llama" else BERT, pairs=False)
+    save_tokenizer(folder / "base_model", BOS if name == "mistral" else BERT, pairs=False)
     ranks = [{"name": rank.name, "labels": list(rank.labels)} for rank in RANKS]
     (folder / "data_processor" / "labels.json").write_text(json.dumps({"ranks": ranks}))
     (folder / "wyr.json").write_text(json.dumps({"pooling": "mean"}))
