@@ -20,7 +20,7 @@ from wyr_batch.models.lstm import LstmConfig, LstmExplainer
 from wyr_batch.models.readout import ReadoutConfig, ReadoutExplainer
 
 # Each with the kind of Explainer it is exported with.
-EXPORTED = {"roberta": "lstm", "deberta-v2": "readout", "modernbert-mean": "readout"}
+EXPORTED = {"roberta": "lstm", "deberta-v2": "lstm", "modernbert-mean": "readout"}
 # Those whose graphs are made of parts of the others', and those that tests/test_family_runs.py exports.
 ALIKE = {
     "bert-multi": "readout",
@@ -44,7 +44,9 @@ def explainer_of(model: Tokenised, kind: str) -> Explainer:
     n_classes = sum(model.n_classes)
     made: Explainer
     if kind == "lstm":
-        made = LstmExplainer(LstmConfig(model.vocab_size, 8, hidden_size=6, num_layers=1, num_classes=n_classes))
+        made = LstmExplainer(
+            LstmConfig(model.vocab_size, 8, hidden_size=6, num_layers=1, cell_states=False, num_classes=n_classes)
+        )
     else:
         linear = model.pooling == "mean" and not hasattr(model, "model")
         made = ReadoutExplainer(

@@ -24,7 +24,7 @@ from wyr_batch.models.checkpoints import save_explainer
 from wyr_batch.models.families.tokenised import Tokenised
 from wyr_batch.models.fused import Fused
 
-KINDS = {"bert": "lstm", "bert-multi": "readout", "dnabert": "readout", "mistral": "lstm", "esm": "readout"}
+KINDS = {"bert": "lstm", "bert-multi": "readout", "dnabert": "readout", "mistral": "lstm", "esm": "lstm"}
 TEXT = "w7 w8 w9 w10 w11 w12"
 
 
