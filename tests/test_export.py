@@ -104,7 +104,7 @@ def test_starter_exports_again_without_a_word(
         own = onnx.load(starter.folder / "model.onnx")
         monkeypatch.setattr(export_module, "onnx_from_torch", exporting(own))
     reads.write_text(">a\n" + "ACGTTGCA" * 30 + "\n>b\nACGTNACGGTTTA\n")
-    words = ["export", "-q", "-t", "1", "-o", str(tmp_path / "again"), "--max-tokens", "251"]
+    words = ["export", "-q", "-t", "1", "-o", str(tmp_path / "again"), "--max-tokens", "64", "--window", "300"]
     assert main([*words, "--verify", str(reads)]) == 0
     assert capsys.readouterr() == ("", "")
     again = load_bundle(tmp_path / "again")
