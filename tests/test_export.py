@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from toy_models import save_toy_checkpoints
 from wyr_batch.export.write_bundle import export_bundle
 
 from wyr_batch.bundle import Bundle, load_bundle
+from wyr_batch.cli import main
 from wyr_batch.errors import ModelError, OutputError
 from wyr_batch.models.fused import Fused
 
@@ -84,6 +86,34 @@ def test_files_that_appear_while_a_bundle_is_made_stay(
     assert (old / "notes.txt").read_text() == "precious"
     assert load_bundle(old).verified("onnx", "float32")
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+NEW_GRAPH = pytest.param(
+    True,
+    marks=pytest.mark.skipif("WYR_TEST_LARGE" not in os.environ, reason="takes half a minute; WYR_TEST_LARGE=1"),
+)
+
+
+@pytest.mark.parametrize("new_graph", [False, NEW_GRAPH])
+def test_starter_exports_again_without_a_word(
+    new_graph: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The graph that it comes with stands in for the same one made again, and is proven as that one would be."""
+    starter, reads = load_bundle(), tmp_path / "reads.fasta"
+    if not new_graph:
+        own = onnx.load(starter.folder / "model.onnx")
+        monkeypatch.setattr(export_module, "onnx_from_torch", exporting(own))
+    reads.write_text(">a\n" + "ACGTTGCA" * 30 + "\n>b\nACGTNACGGTTTA\n")
+    words = ["export", "-q", "-t", "1", "-o", str(tmp_path / "again"), "--max-tokens", "64", "--window", "300"]
+    assert main([*words, "--verify", str(reads)]) == 0
+    assert capsys.readouterr() == ("", "")
+    again = load_bundle(tmp_path / "again")
+    assert again.ranks == starter.ranks
+    assert again.metrics == starter.metrics
+    assert again.proofs["model.onnx"]["verdict"] == "passed"
+    weights = [f for f in starter.files if f.path.endswith(".safetensors")]
+    assert len(weights) == 2
+    assert all(f in again.files for f in weights), "the same weights, to the bit"
 
 
 def exporting(model: onnx.ModelProto) -> Callable[..., None]:

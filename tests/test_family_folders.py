@@ -183,7 +183,7 @@ def test_a_tokenizer_is_described_as_bundles_have_it() -> None:
     described = toy("roberta").model.vocabulary.to_json()
     expected = {"file": "tokenizer.json", "prefix": [0], "suffix": [2], "between": [2, 2], "pad_id": 1}
     assert described == {**expected, "vocab_size": 60}
-    assert toy("llama").model.vocabulary.between is None
+    assert toy("mistral").model.vocabulary.between is None
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from test_family_graphs import explainer_of
-from toy_families import READS, toy
+from toy_families import READS, new_folder, toy
 from wyr_batch.export.write_bundle import export_bundle
 
 import wyr_batch
@@ -23,20 +24,24 @@ from wyr_batch.models.checkpoints import save_explainer
 from wyr_batch.models.families.tokenised import Tokenised
 from wyr_batch.models.fused import Fused
 
-KINDS = {"bert": "lstm", "bert-multi": "readout", "dnabert": "readout", "llama": "lstm", "esm": "readout"}
+KINDS = {"bert": "lstm", "bert-multi": "readout", "dnabert": "readout", "mistral": "lstm", "esm": "lstm"}
 TEXT = "w7 w8 w9 w10 w11 w12"
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Fused]:
-    """Return a bundle of a tiny classifier and what it computes, in torch."""
-    folder = tmp_path_factory.mktemp(request.param)
-    made = toy(request.param)
-    explainer = explainer_of(made.model, KINDS[request.param])
+@cache
+def exported_toy(name: str) -> tuple[Bundle, Fused]:
+    """Return a bundle of a tiny classifier of one layer and what it computes, in torch."""
+    folder, made = new_folder(f"{name}-bundle"), toy(name, n_layers=1)
+    explainer = explainer_of(made.model, KINDS[name])
     save_explainer(explainer, folder / "explainer", {})
     places = (made.folder, folder / "explainer", folder / "bundle")
     bundle = export_bundle(*places, name="toy", window_bp=1500, max_tokens=24, threads=1)
     return bundle, Fused(made.model, explainer).eval()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def exported(request: pytest.FixtureRequest) -> tuple[Bundle, Fused]:
+    return exported_toy(request.param)
 
 
 def source_of(bundle: Bundle, folder: Path) -> Path:
@@ -153,11 +158,7 @@ def test_bases_say_nothing_of_windows_of_subwords(exported: tuple[Bundle, Fused]
 
 
 def test_pairs_of_texts(tmp_path: Path) -> None:
-    made = toy("bert")
-    explainer = explainer_of(made.model, "lstm")
-    save_explainer(explainer, tmp_path / "explainer", {})
-    places = (made.folder, tmp_path / "explainer", tmp_path / "bundle")
-    bundle = export_bundle(*places, name="toy", window_bp=1500, max_tokens=24, threads=1)
+    made, (bundle, _) = toy("bert", n_layers=1), exported_toy("bert")
     source = tmp_path / "pairs.csv"
     source.write_text(f"text,other\nw7 w8,w9 w10 w11\n{TEXT * 3},{TEXT}\n")
     columns = {"text_column": "text", "pair_column": "other"}

@@ -10,8 +10,6 @@ import pytest
 from commands import command_after, finished
 from no_network import can_forbid
 
-from wyr_batch.bundle import load_bundle
-
 pytestmark = pytest.mark.skipif(not can_forbid(), reason="the filter is for Linux on x86-64")
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "reads.fastq.gz"
@@ -22,11 +20,11 @@ COMMANDS = [
         for name in ("onnx", "openvino", "torch")
     ),
     ["info"],
-    ["export", "-q", "-o", "again", "-t", "1"],
     ["train", "prepare", "table.csv", "-o", "table.parquet"],
     ["train", "explanandum", "table.parquet", "-o", "new", "--min-sequences", "1", "--layers", "1", *FEW],
     ["train", "explainer", "table.parquet", "--explanandum", "new", "-o", "its", *FEW],
     ["evaluate", "table.parquet", "--explanandum", "new", "--explainer", "its", "-q", "--faithfulness-reads", "0"],
+    ["export", "--explanandum", "new", "--explainer", "its", "--max-tokens", "70", "--window", "60", "-q", "-t", "1"],
 ]
 
 
@@ -65,13 +63,3 @@ def test_no_command_opens_an_internet_socket_or_writes_into_the_home_folder(
     assert done.returncode == 0, done.stderr[-2000:]
     paths = [path.name.lower() for path in (folder / "home").rglob("*")]
     assert not [name for name in paths if "telemetry" in name or "intel" in name]
-
-
-def test_starter_exports_again_without_a_word(done: subprocess.CompletedProcess[str], folder: Path) -> None:
-    again, starter = load_bundle(folder / "again"), load_bundle()
-    assert again.ranks == starter.ranks
-    assert again.metrics == starter.metrics
-    assert again.proofs["model.onnx"]["verdict"] == "passed"
-    weights = [f for f in starter.files if f.path.endswith(".safetensors")]
-    assert len(weights) == 2
-    assert all(f in again.files for f in weights), "the same weights, to the bit"

@@ -17,13 +17,13 @@ from same_rows import differences
 from wyr_batch.cli import main
 from wyr_batch.rows.folder import parts_folder
 
-# Chunks of 256 reads in the process that reads, too, and each of them a unit.
+# Chunks of 128 reads in the process that reads, too, and each of them a unit.
 CHUNKS_ARE_UNITS = """
 from wyr_batch.cluster import run, units
 units.UNIT_READS = 1
 def read(_, reading):
     from wyr_batch.reads import stream
-    stream.open_reads = partial(stream.open_reads, chunk_reads=256)
+    stream.open_reads = partial(stream.open_reads, chunk_reads=128)
     yield from units.read_units(reading)
 run._read = read
 """
@@ -31,7 +31,7 @@ run._read = read
 
 def test_a_command_starts_a_ray_of_its_own_and_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     source, output, whole = tmp_path / "reads.fastq", tmp_path / "masks.parquet", tmp_path / "whole.parquet"
-    source.write_text(random_fastq(2_000, most_bp=150))
+    source.write_text(random_fastq(1_000, most_bp=150))
     run = ["run", str(source), "-t", "1", "--runtime", "onnx", "-o"]
     words = [*command_after(*SMALL_CHUNKS, CHUNKS_ARE_UNITS), *run, str(output)]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

@@ -23,10 +23,10 @@ from wyr_batch.models.readout import ReadoutExplainer
 FIRST = torch.tensor([0, 2, 5])
 
 
-def toy_readout(pooling: str = "mean") -> ReadoutExplainer:
+def toy_readout(pooling: str = "mean", n_layers: int = 2) -> ReadoutExplainer:
     """Return a readout Explainer whose learned part says something too."""
     torch.manual_seed(1)
-    explainer = new_explainer(toy_explanandum(pooling), "readout")
+    explainer = new_explainer(toy_explanandum(pooling, num_layers=n_layers), "readout")
     assert isinstance(explainer, ReadoutExplainer)
     torch.nn.init.normal_(explainer.head.weight, std=0.1)
     return explainer.eval()
@@ -119,7 +119,8 @@ def test_checkpoint_round_trip_and_what_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_runtime_gives_what_torch_gives_and_long_reads_are_stitched(tmp_path: Path) -> None:
-    places = save_toy_checkpoints(tmp_path, explainer=toy_readout())
+    models = {"explanandum": toy_explanandum(num_layers=1), "explainer": toy_readout(n_layers=1)}
+    places = save_toy_checkpoints(tmp_path, **models)
     bundle = export_bundle(*places, tmp_path / "toy", name="toy", window_bp=120, max_tokens=40, threads=1)
     assert {name for name, proof in bundle.proofs.items() if proof["verdict"] == "passed"} == {"model.onnx"}
     assert bundle.runtime_proofs["openvino float32"]["verdict"] == "passed"

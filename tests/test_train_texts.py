@@ -43,12 +43,16 @@ def coded(n: int, seed: int, multi: bool = False) -> LabelledReads:
     return labelled(made_texts(n, seed, multi)).coded(coding_of(trained_bert(multi).model))
 
 
-@cache
 def trained(kind: str, multi: bool = False) -> Explainer:
+    return _trained(kind, multi)  # made once, however it is asked for
+
+
+@cache
+def _trained(kind: str, multi: bool) -> Explainer:
     config = ExplainerTraining(
         kind=kind, batch_reads=16, lambda_other=0.0, full_share=0.7, complement="call", chimera_share=0.0
     )
-    loop = LoopConfig(steps=120, evaluate_every=120, learning_rate=1e-2, threads=1)
+    loop = LoopConfig(steps=80, evaluate_every=80, learning_rate=1e-2, threads=1)
     folder = Path(mkdtemp(prefix="explainer-"))
     return train_explainer(trained_bert(multi).model, coded(400, 1, multi), coded(16, 2, multi), folder, config, loop)
 

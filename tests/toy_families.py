@@ -96,9 +96,9 @@ def vary(model: torch.nn.Module) -> None:
 
 
 @cache
-def text_toy(name: str) -> Toy:
+def text_toy(name: str, n_layers: int = 2) -> Toy:
     """Return a classifier of texts or proteins."""
-    config, model, kind, site, last = _text(name)
+    config, model, kind, site, last = _text(name, {**TEXT, "num_hidden_layers": n_layers})
     folder = new_folder(name)
     torch.manual_seed(0)
     with quiet_transformers():
@@ -115,7 +115,7 @@ def text_toy(name: str) -> Toy:
     return Toy(folder, loaded, ranks, reference, site, last)
 
 
-def _text(name: str) -> Any:
+def _text(name: str, fields: dict[str, Any]) -> Any:
     t = transformers
 
     def words(model: Any) -> Any:
@@ -123,28 +123,28 @@ def _text(name: str) -> Any:
 
     if name in ("bert", "bert-multi"):
         many = {"problem_type": "multi_label_classification"} if name == "bert-multi" else {}
-        return t.BertConfig(**TEXT, **many), t.BertForSequenceClassification, BERT, words, None
+        return t.BertConfig(**fields, **many), t.BertForSequenceClassification, BERT, words, None
     if name == "roberta":
-        return t.RobertaConfig(**TEXT), t.RobertaForSequenceClassification, ROBERTA, words, None
+        return t.RobertaConfig(**fields), t.RobertaForSequenceClassification, ROBERTA, words, None
     if name == "xlm-roberta":
-        return t.XLMRobertaConfig(**TEXT), t.XLMRobertaForSequenceClassification, ROBERTA, words, None
+        return t.XLMRobertaConfig(**fields), t.XLMRobertaForSequenceClassification, ROBERTA, words, None
     if name == "distilbert":
-        renamed = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
-        rest = {key: value for key, value in TEXT.items() if key not in SIZES}
+        renamed = {"dim": 32, "n_layers": fields["num_hidden_layers"], "n_heads": 4, "hidden_dim": 48}
+        rest = {key: value for key, value in fields.items() if key not in SIZES}
         return t.DistilBertConfig(**renamed, **rest), t.DistilBertForSequenceClassification, BERT, words, None
     if name == "electra":
-        config = t.ElectraConfig(**TEXT, embedding_size=16)
+        config = t.ElectraConfig(**fields, embedding_size=16)
         return config, t.ElectraForSequenceClassification, BERT, words, None
     if name == "deberta-v3":
-        config = t.DebertaV2Config(**TEXT, **DEBERTA, position_biased_input=False, type_vocab_size=0, pad_token_id=0)
+        config = t.DebertaV2Config(**fields, **DEBERTA, position_biased_input=False, type_vocab_size=0, pad_token_id=0)
         return config, t.DebertaV2ForSequenceClassification, BERT, lambda m: m.deberta.embeddings.LayerNorm, None
     if name == "deberta-v2":
-        config = t.DebertaV2Config(**TEXT, **DEBERTA, type_vocab_size=2, conv_kernel_size=3, pad_token_id=0)
+        config = t.DebertaV2Config(**fields, **DEBERTA, type_vocab_size=2, conv_kernel_size=3, pad_token_id=0)
         return config, t.DebertaV2ForSequenceClassification, BERT, words, None
     if name.startswith("modernbert"):
         special = dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
         config = t.ModernBertConfig(
-            **TEXT,
+            **fields,
             **special,
             pad_token_id=0,
             local_attention=8,
@@ -154,7 +154,7 @@ def _text(name: str) -> Any:
         last = (lambda m: m.model.final_norm) if name == "modernbert-mean" else None
         return config, t.ModernBertForSequenceClassification, BERT, lambda m: m.model.embeddings.norm, last
     assert name == "esm"
-    sizes = {**TEXT, "vocab_size": len(ESM)}
+    sizes = {**fields, "vocab_size": len(ESM)}
     config = t.EsmConfig(
         **sizes, pad_token_id=1, mask_token_id=32, position_embedding_type="rotary", token_dropout=True
     )
@@ -181,11 +181,12 @@ class _Reader(torch.nn.Module):
 
 
 @cache
-def read_toy(name: str, pooling: str = "mean") -> Toy:
+def read_toy(name: str, n_layers: int = 2) -> Toy:
     """Return a classifier of reads in the published layout: dnabert, llama or mistral."""
     folder = new_folder(name)
     torch.manual_seed(0)
-    sizes = {**SIZES, "vocab_size": WORDS, "max_position_embeddings": 64, "initializer_range": 0.3}
+    layers = {**SIZES, "num_hidden_layers": n_layers}
+    sizes = {**layers, "vocab_size": WORDS, "max_position_embeddings": 64, "initializer_range": 0.3}
     more = {"num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 4}
     base: Any
     with quiet_transformers():
@@ -196,7 +197,7 @@ def read_toy(name: str, pooling: str = "mean") -> Toy:
             base = transformers.MistralForCausalLM(transformers.MistralConfig(**sizes, **more, sliding_window=5))
             reader, config = _Reader(base, base.model), base.config
         else:
-            own = DnabertConfig(**{**SIZES, "num_attention_heads": 3, "hidden_size": 36}, vocab_size=WORDS)
+            own = DnabertConfig(**{**layers, "num_attention_heads": 3, "hidden_size": 36}, vocab_size=WORDS)
             base = DnabertEncoder(own)
             reader = _Reader(base, None)
             reader.classifiers = torch.nn.ModuleList(torch.nn.Linear(36, len(rank.labels)) for rank in RANKS)
@@ -207,10 +208,10 @@ def read_toy(name: str, pooling: str = "mean") -> Toy:
         (folder / part).mkdir()
     text = own.to_json() if config is None else json.dumps(config.to_dict())
     (folder / "base_model" / "config.json").write_text(text)
-    save_tokenizer(folder / "base_model", BOS if name == "llama" else BERT, pairs=False)
+    save_tokenizer(folder / "base_model", BOS if name == "mistral" else BERT, pairs=False)
     ranks = [{"name": rank.name, "labels": list(rank.labels)} for rank in RANKS]
     (folder / "data_processor" / "labels.json").write_text(json.dumps({"ranks": ranks}))
-    (folder / "wyr.json").write_text(json.dumps({"pooling": pooling}))
+    (folder / "wyr.json").write_text(json.dumps({"pooling": "mean"}))
     tensors = {key: value.clone() for key, value in reader.state_dict().items()}
     save_file(tensors, folder / "model" / "model.safetensors", metadata={"format": "pt"})
     loaded, found = load_explanandum(folder)
@@ -219,9 +220,9 @@ def read_toy(name: str, pooling: str = "mean") -> Toy:
     return Toy(folder, loaded, found, reference, lambda m: m.get_input_embeddings(), lambda m: m.decoder[0].norm)
 
 
-def toy(name: str) -> Toy:
+def toy(name: str, n_layers: int = 2) -> Toy:
     """Return a tiny classifier by name."""
-    return read_toy(name) if name in READS else text_toy(name)
+    return read_toy(name, n_layers) if name in READS else text_toy(name, n_layers)
 
 
 READS = ("dnabert", "llama", "mistral")

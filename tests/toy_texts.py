@@ -79,9 +79,13 @@ def labelled(made: Texts, seconds: Sequence[str] = ()) -> LabelledReads:
     )
 
 
-@cache
 def untrained_bert(multi: bool = False) -> Toy:
     """Return a BERT that has learnt nothing, as its folder loads."""
+    return _untrained(multi)
+
+
+@cache
+def _untrained(multi: bool) -> Toy:
     names = MULTI if multi else LABELS
     folder = Path(mkdtemp(prefix="toy-texts-"))
     torch.manual_seed(0)
@@ -109,9 +113,13 @@ def loaded(folder: Path) -> Toy:
     return Toy(folder, model, ranks)
 
 
-@cache
 def trained_bert(multi: bool = False) -> Toy:
     """Return a BERT that calls texts by the words that decide."""
+    return _trained(multi)  # made once, however it is asked for
+
+
+@cache
+def _trained(multi: bool) -> Toy:
     toy, folder = loaded(untrained_bert(multi).folder), Path(mkdtemp(prefix="toy-texts-"))
     fit(toy.model, multi)
     save_wordpieces(folder)
@@ -131,7 +139,7 @@ def save_wordpieces(folder: Path) -> None:
         ).save_pretrained(folder)
 
 
-def fit(model: Tokenised, multi: bool, steps: int = 180) -> None:
+def fit(model: Tokenised, multi: bool, steps: int = 120) -> None:
     """Train a classifier on new texts at every step, in half of which some words are hidden, as masks hide them.
 
     Where what decides is hidden it learns that no label is there, or of a single label to give a uniform answer.
