@@ -89,13 +89,15 @@ def run(folder: Path, pythons: dict[str, str], rounds: int, n_reads: int) -> Jso
 
 
 def difference(one: pa.ChunkedArray, other: pa.ChunkedArray) -> float:
-    """Return the largest difference of two columns of numbers or lists of them; of others 0 or infinity."""
+    """Return the largest difference of two columns of numbers, of lists or structs of them; of others 0 or infinity."""
     if one.equals(other):
         return 0.0
     if pa.types.is_list(one.type):
         if not pc.list_value_length(one).equals(pc.list_value_length(other)):
             return float("inf")
-        one, other = pc.list_flatten(one), pc.list_flatten(other)
+        return difference(pc.list_flatten(one), pc.list_flatten(other))
+    if pa.types.is_struct(one.type):
+        return max(difference(*parts) for parts in zip(one.flatten(), other.flatten(), strict=True))
     if not pa.types.is_floating(one.type) or len(one) != len(other):
         return float("inf")
     return float(np.abs(one.to_numpy() - other.to_numpy()).max())
