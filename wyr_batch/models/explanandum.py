@@ -161,9 +161,10 @@ class Explanandum(nn.Module):
             rows = self.head_rows(rank)  # [K, D]
             classes = torch.arange(rows.shape[0], device=target.device)
             is_target = target.unsqueeze(1) == classes  # [B, K]
-            probs = torch.softmax(full_precision(logits[:, self.slices[rank]]), dim=-1)
-            others = torch.where(is_target, 0.0, probs)
-            others = others / others.sum(dim=1, keepdim=True).clamp(min=1e-9)
+            scored = full_precision(logits[:, self.slices[rank]])
+            # Without the target from the start: what a sure call leaves to the others is too little to divide by.
+            among = torch.where(is_target, torch.finfo(scored.dtype).min, scored)
+            others = torch.where(is_target, 0.0, torch.softmax(among, dim=-1))
             rival = (0.5 * others + 0.5 / rows.shape[0]) @ rows  # [B, D]
             row = nn.functional.embedding(target, rows) - rival
             scores.append((full_precision(hidden) @ row.unsqueeze(-1)).squeeze(-1))
