@@ -246,6 +246,8 @@ CASES = [
     ),
     ("nul.jsonl", "", "nul.jsonl, row 1, column 'text': got 'a\\x00b', expected text"),
     ("mixed.jsonl", "--label-columns label", "row 2, column 'label': got 'x', expected a list of labels"),
+    ("splits", "", "splits: got a folder of the data sets 'test', 'train', expected one of them. Name it, as in "),
+    ("splits/test", "--text-column review --label-columns mood", ""),
     ("r.csv", "--label-columns part --text-column review --label-names a,b", ""),
 ]
 
@@ -261,6 +263,10 @@ def test_what_cannot_be_meant_is_said(
     write_jsonl(tmp_path / "late.jsonl", late)
     write_jsonl(tmp_path / "nul.jsonl", [{"text": "a\0b", "label": "x"}])
     write_jsonl(tmp_path / "mixed.jsonl", [{"text": "a", "label": ["x"]}, {"text": "b", "label": "x"}])
+    (tmp_path / "splits").mkdir()
+    for part in ("train", "test"):
+        write_dataset(tmp_path / "splits" / part, rows())
+    (tmp_path / "splits" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     more = ["--rationale-column", "why"] if name == "late.jsonl" else []
     command = ["train", "prepare", str(tmp_path / name), "--input", "text", *options.split(), *more]
     code = main([*command, "-o", str(tmp_path / "out.parquet")])
@@ -270,4 +276,4 @@ def test_what_cannot_be_meant_is_said(
         assert words in message
         assert not (tmp_path / "out.parquet").exists()
     else:
-        assert code == 0, "names are for numbers only"
+        assert code == 0, "names are for numbers only, and a split of a folder is a folder"

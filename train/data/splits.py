@@ -73,9 +73,8 @@ def stratified_by_labels(labels: Sequence[Labels], rule: SplitRule) -> npt.NDArr
     n = len(labels)
     rng = np.random.default_rng(rule.seed)
     rows = rng.permutation(n)
-    has = np.column_stack(
-        [*_but_the_commonest(labels), np.ones(n, bool)]
-    )  # the last column: a text, whatever its labels
+    every = np.ones(n, bool)  # as a label that all texts have: the last column
+    has = np.column_stack([*_but_the_commonest(labels), every])
     n_each = has.sum(axis=0)
     test = _whole_shares(n_each, rule.test_share, rng.random())
     validation = _whole_shares(n_each - test, rule.validation_share / (1 - rule.test_share), rng.random())
