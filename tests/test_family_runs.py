@@ -30,9 +30,11 @@ TEXT = "w7 w8 w9 w10 w11 w12"
 @pytest.fixture(scope="module", params=KINDS)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Fused]:
     """Return a bundle of a tiny classifier and what it computes, in torch."""
-    folder = tmp_path_factory.mktemp(request.param)
     made = toy(request.param)
     explainer = explainer_of(made.model, KINDS[request.param])
+    if request.param == "bert":
+        return request.getfixturevalue("exported_texts"), Fused(made.model, explainer).eval()
+    folder = tmp_path_factory.mktemp(request.param)
     save_explainer(explainer, folder / "explainer", {})
     places = (made.folder, folder / "explainer", folder / "bundle")
     bundle = export_bundle(*places, name="toy", window_bp=1500, max_tokens=24, threads=1)
@@ -152,12 +154,8 @@ def test_bases_say_nothing_of_windows_of_subwords(exported: tuple[Bundle, Fused]
         wyr_batch.run(config)
 
 
-def test_pairs_of_texts(tmp_path: Path) -> None:
-    made = toy("bert")
-    explainer = explainer_of(made.model, "lstm")
-    save_explainer(explainer, tmp_path / "explainer", {})
-    places = (made.folder, tmp_path / "explainer", tmp_path / "bundle")
-    bundle = export_bundle(*places, name="toy", window_bp=1500, max_tokens=24, threads=1)
+def test_pairs_of_texts(exported_texts: Bundle, tmp_path: Path) -> None:
+    made, bundle = toy("bert"), exported_texts
     source = tmp_path / "pairs.csv"
     source.write_text(f"text,other\nw7 w8,w9 w10 w11\n{TEXT * 3},{TEXT}\n")
     columns = {"text_column": "text", "pair_column": "other"}
