@@ -1,4 +1,4 @@
-"""What several test modules use: runs in small chunks, machines with and without a GPU, one exported bundle."""
+"""What several test modules use: runs in small chunks, machines with and without a GPU, exported bundles."""
 
 from __future__ import annotations
 
@@ -104,17 +104,29 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The bundle of exported_toy.py, made by the first test process that asks for it. Copy what is to be changed."""
+    """The bundle of `export_toy`, made by the first test process that asks for it. Copy what is to be changed."""
     from exported_toy import export_toy
 
+    return made_once(tmp_path_factory, "exported_toy", export_toy)
+
+
+@pytest.fixture(scope="session")
+def exported_texts(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle of `export_text_toy`, as `exported`."""
+    from exported_text_toy import export_text_toy
+
+    return made_once(tmp_path_factory, "exported_text_toy", export_text_toy)
+
+
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, export: Callable[[Path], None]) -> Bundle:
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent  # of all test processes
-    folder = root / "exported_toy"
-    with (root / "exported_toy.lock").open("w") as lock:
+    folder = root / name
+    with (root / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            export_toy(folder)
+            export(folder)
     return load_bundle(folder)
 
 

@@ -19,8 +19,10 @@ from wyr_batch.cli import main
 from wyr_batch.cluster import run as cluster
 from wyr_batch.cluster import units, worker
 from wyr_batch.cluster.run import pool_for
+from wyr_batch.draw.kinds import KINDS, Kind
 from wyr_batch.errors import EngineError, InputError, ModelError, OutputError, UsageError
 from wyr_batch.job.config import RunConfig
+from wyr_batch.job.stats import RunStats
 from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.reads.digest import ReadsDigest
 from wyr_batch.reads.open import open_reads
@@ -125,13 +127,26 @@ def test_a_unit_twice_is_one_part(orders: worker.WorkerConfig, monkeypatch: pyte
     assert path.read_bytes() == made
 
 
-def test_reads_that_kill_every_worker_end_the_run(orders: worker.WorkerConfig) -> None:
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_reads_that_kill_every_worker_end_the_run(kind: Kind, orders: worker.WorkerConfig) -> None:
     for i in range(worker.MAX_DEATHS + 1):
         (Path(orders.parts) / f"part-000000.parquet.{i}.partial").touch()
     chunk = ReadChunk.from_sequences(["ACGTACGTTTGACCANNGACCAGT"])
-    about = units.about_from_table(worker.UnitWorker(orders)(units.table_from_unit(units.Unit(0, 0, (0,), [chunk]))))
-    with pytest.raises(EngineError, match="reads from 1: got 4 workers that died on them"):
+    one = worker.UnitWorker(orders)
+    one.job.kind = kind.name
+    about = units.about_from_table(one(units.table_from_unit(units.Unit(0, 0, (0,), [chunk]))))
+    with pytest.raises(EngineError, match=f"{kind.rows} from 1: got 4 workers that died on them"):
         raise units.error_from(about)
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_a_worker_that_died_is_told_of(kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    parts = Parts(tmp_path / "masks", pa.schema([("x", pa.int8())]), {"inputs": [], "options": {}, "footer": {}})
+    result = {"unit": 1, "counts": Counts(n_reads=0).as_json(), "digest": [0], "n_run_tokens": 0, "n_padded_tokens": 0}
+    more = {"n_repeats": 0, "stage_s": {}, "share": None, "replaces": True, "worker": "one"}
+    cluster._Found(parts, RunStats(kind=kind)).add({**result, **more})
+    assert f"Ray has started another one (one) and given it the {kind.rows} again" in caplog.text
+    parts.abandon()
 
 
 def test_machines_must_have_the_same_model_and_the_output(orders: worker.WorkerConfig, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from test_family_graphs import explainer_of
-from toy_families import READS, new_folder, toy
+from toy_families import READS, toy
 from wyr_batch.export.write_bundle import export_bundle
 
 import wyr_batch
@@ -28,11 +27,14 @@ KINDS = {"bert": "lstm", "bert-multi": "readout", "dnabert": "readout", "mistral
 TEXT = "w7 w8 w9 w10 w11 w12"
 
 
-@cache
-def exported_toy(name: str) -> tuple[Bundle, Fused]:
+@pytest.fixture(scope="module", params=KINDS)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Fused]:
     """Return a bundle of a tiny classifier of one layer and what it computes, in torch."""
-    folder, made = new_folder(f"{name}-bundle"), toy(name, n_layers=1)
-    explainer = explainer_of(made.model, KINDS[name])
+    made = toy(request.param, n_layers=1)
+    explainer = explainer_of(made.model, KINDS[request.param])
+    if request.param == "bert":
+        return request.getfixturevalue("exported_texts"), Fused(made.model, explainer).eval()
+    folder = tmp_path_factory.mktemp(request.param)
     save_explainer(explainer, folder / "explainer", {})
     places = (made.folder, folder / "explainer", folder / "bundle")
     bundle = export_bundle(*places, name="toy", window_bp=1500, max_tokens=24, threads=1)
@@ -157,8 +159,8 @@ def test_bases_say_nothing_of_windows_of_subwords(exported: tuple[Bundle, Fused]
         wyr_batch.run(config)
 
 
-def test_pairs_of_texts(tmp_path: Path) -> None:
-    made, (bundle, _) = toy("bert", n_layers=1), exported_toy("bert")
+def test_pairs_of_texts(exported_texts: Bundle, tmp_path: Path) -> None:
+    made, bundle = toy("bert", n_layers=1), exported_texts
     source = tmp_path / "pairs.csv"
     source.write_text(f"text,other\nw7 w8,w9 w10 w11\n{TEXT * 3},{TEXT}\n")
     columns = {"text_column": "text", "pair_column": "other"}

@@ -249,3 +249,8 @@ def test_stratified_splits_give_every_class_its_share(classes: list[int], seed: 
         own = held[finest == name]
         assert abs((own == 2).sum() - 0.1 * len(own)) < 1.001
         assert abs((own == 1).sum() - 0.2 * len(own)) < 2.001
+
+
+def test_a_seed_gives_the_parts_it_always_gave() -> None:
+    held = stratified_splits(np.arange(60) % 7 % 3 - 1, SplitRule(test_share=0.1, validation_share=0.2, seed=3))
+    assert "".join(map(str, held)) == "001000010002000000010200110111000100002020001000011002020000"

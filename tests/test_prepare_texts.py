@@ -9,10 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from wyr_batch.train.data.labelled import choose_ranks, input_of, load_reads, read_table
+from wyr_batch.train.data.lineages import Labels
+from wyr_batch.train.data.request import SplitRule
+from wyr_batch.train.data.splits import stratified_by_labels, stratified_splits
 
 from wyr_batch.cli import main
 from wyr_batch.ranks import Rank
@@ -116,6 +122,66 @@ def test_labels_of_several_columns_and_of_lists_are_a_rank_each(tmp_path: Path) 
     assert table["c"].to_pylist() == ["no", "no", "no", "yes"]
 
 
+LABEL = st.sampled_from(["yes", "no", None])
+
+
+@given(st.integers(0, 3).flatmap(lambda n: st.lists(st.tuples(*[LABEL] * n), max_size=60)), st.integers(0, 99))
+def test_every_text_is_in_one_part_whatever_its_labels(labels: list[Labels], seed: int) -> None:
+    rule = SplitRule(test_share=0.1, validation_share=0.2, seed=seed)
+    held = stratified_by_labels(labels, rule)
+    assert len(held) == len(labels)
+    assert set(held.tolist()) <= {0, 1, 2}
+    assert held.tolist() == stratified_by_labels(labels, rule).tolist()
+
+
+def off_shares(held: np.ndarray, has: np.ndarray, rule: SplitRule) -> list[float]:
+    """Return for train, validation and test how far the share of the worst label is from the whole's, of the bound.
+
+    A part's share of a label, and of the texts, is rounded to whole texts: by less than 1 for the test part; by less
+    than 2 for validation, which is a share of what is not tested; by less than 3 for the rest. If c of a part's s texts
+    have a label that the share p of all texts has, and c and s are off by less than m, |c/s - p| < m (1 + p)/s.
+    """
+    whole, found = has.mean(axis=0), []
+    for part, most in enumerate((3, 2, 1)):
+        own = has[held == part]
+        found.append(float((abs(own.mean(axis=0) - whole) * len(own) / (most * (1 + whole))).max()))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_every_part_has_its_share_of_every_label(seed: int) -> None:
+    rng, rule = np.random.default_rng(seed), SplitRule(seed=seed)
+    has = rng.random((2000, 7)) < (0.002, 0.3, 0.01, 0.9, 0.1, 0.03, 0.005)
+    labels: list[Labels] = [tuple("yes" if label else "no" for label in row) for row in has.tolist()]
+    held = stratified_by_labels(labels, rule)
+    assert max(off_shares(held, has, rule)) < 1, "of 40 texts to test, 0.0375 for a label of half of all"
+    assert max(off_shares(stratified_splits(has[:, -1].astype(np.int64), rule), has, rule)) > 1, "by the last label"
+    unknown = rng.random(2000) < 0.02
+    for row in np.flatnonzero(unknown):
+        labels[row] = (*labels[row][:-1], None)
+    held = stratified_by_labels(labels, rule)
+    assert max(off_shares(held, np.column_stack([has[:, :-1], unknown]), rule)) < 1
+
+
+def test_labels_that_are_all_rare_leave_no_part_empty() -> None:
+    labels: list[Labels] = [tuple(("no", "yes")[i // 10 == label] for label in range(50)) for i in range(500)]
+    assert np.bincount(stratified_by_labels(labels, SplitRule())).tolist() == [440, 50, 10]
+
+
+def test_a_table_of_several_labels_is_split_by_all_of_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    has = rng.random((1000, 3)) < (0.02, 0.2, 0.5)
+    content = [{"text": f"t {i}", "a": int(row[0]), "b": int(row[1]), "c": int(row[2])} for i, row in enumerate(has)]
+    words = ["--label-columns", "a,b,c", "--split", "stratified", "--test-share", "0.1", "--seed", "5"]
+    table = prepared(tmp_path, "r.jsonl", content, *words)
+    assert table["sequence"].to_pylist() == [row["text"] for row in content]
+    held = np.array([("train", "validation", "test").index(part) for part in table["split"].to_pylist()])
+    rule = SplitRule(test_share=0.1, seed=5)
+    assert max(off_shares(held, has, rule)) < 1
+    labels: list[Labels] = list(zip(*(table[name].to_pylist() for name in "abc"), strict=True))
+    assert held.tolist() == stratified_by_labels(labels, rule).tolist()
+
+
 def test_numbers_are_called_as_datasets_or_the_user_calls_them(tmp_path: Path) -> None:
     about = {"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}}
     table = pa.table({"text": TEXTS, "label": [0, 1, 1, 0]}).replace_schema_metadata({"huggingface": json.dumps(about)})
@@ -180,6 +246,8 @@ CASES = [
     ),
     ("nul.jsonl", "", "nul.jsonl, row 1, column 'text': got 'a\\x00b', expected text"),
     ("mixed.jsonl", "--label-columns label", "row 2, column 'label': got 'x', expected a list of labels"),
+    ("splits", "", "splits: got a folder of the data sets 'test', 'train', expected one of them. Name it, as in "),
+    ("splits/test", "--text-column review --label-columns mood", ""),
     ("r.csv", "--label-columns part --text-column review --label-names a,b", ""),
 ]
 
@@ -195,6 +263,10 @@ def test_what_cannot_be_meant_is_said(
     write_jsonl(tmp_path / "late.jsonl", late)
     write_jsonl(tmp_path / "nul.jsonl", [{"text": "a\0b", "label": "x"}])
     write_jsonl(tmp_path / "mixed.jsonl", [{"text": "a", "label": ["x"]}, {"text": "b", "label": "x"}])
+    (tmp_path / "splits").mkdir()
+    for part in ("train", "test"):
+        write_dataset(tmp_path / "splits" / part, rows())
+    (tmp_path / "splits" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     more = ["--rationale-column", "why"] if name == "late.jsonl" else []
     command = ["train", "prepare", str(tmp_path / name), "--input", "text", *options.split(), *more]
     code = main([*command, "-o", str(tmp_path / "out.parquet")])
@@ -204,4 +276,4 @@ def test_what_cannot_be_meant_is_said(
         assert words in message
         assert not (tmp_path / "out.parquet").exists()
     else:
-        assert code == 0, "names are for numbers only"
+        assert code == 0, "names are for numbers only, and a split of a folder is a folder"

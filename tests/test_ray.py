@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import gc
 import gzip
+import json
+import logging
 import os
+import re
 import shutil
 import signal
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -21,10 +26,12 @@ import pytest
 from read_files import random_fastq
 
 from wyr_batch import api
+from wyr_batch.bundle import Bundle
 from wyr_batch.cli import main
 from wyr_batch.cluster import run as cluster
 from wyr_batch.cluster import units, worker
-from wyr_batch.errors import OutputError
+from wyr_batch.errors import InputError, OutputError
+from wyr_batch.job import progress
 from wyr_batch.job.config import RunConfig
 from wyr_batch.reads import stream
 from wyr_batch.reads.open import open_reads
@@ -210,6 +217,36 @@ def test_damaged_input_ends_as_a_local_run_does(tmp_path: Path, capsys: pytest.C
     local, on_ray = (pq.read_table(output, columns=["read_id", "status", "genus"]) for output in outputs)
     assert on_ray["read_id"].to_pylist() == [f"r{i}" for i in range(N_READS)]
     assert on_ray.equals(local)
+
+
+def test_texts_are_rows_and_words_of_texts(
+    exported_texts: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{word}" for word in rng.integers(5, 60, n)) for n in rng.integers(0, 40, 180)]
+    paths = [tmp_path / name for name in ("a.jsonl", "b.csv", "c.jsonl")]
+    paths[0].write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:60]))
+    paths[1].write_text("text\n" + "".join(f'"{text}"\n' for text in texts[60:120]))
+    lines = [json.dumps({"text": text, "n": 1}) + "\n" for text in texts[120:]]
+    paths[2].write_text("".join([*lines[:40], "{broken\n", *lines[40:]]))
+    on_ray, local = (
+        RunConfig(tuple(map(str, paths)), tmp_path / name, model=exported_texts.folder, text_column="text", **ONNX)
+        for name in ("ray.parquet", "local.parquet")
+    )
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0)
+    caplog.set_level(logging.INFO, "wyr_batch")
+    with pytest.raises(InputError, match=r"c\.jsonl, line 41: got "):
+        api.run(replace(on_ray, ray="local"), progress=True)
+    assert len(list(parts_folder(on_ray.output).glob("part-*.parquet"))) == 3
+    assert re.search(r"^\d+ texts, [\d,]+ texts/s, [\d,.]+ tokens/s, ", "\n".join(caplog.messages), re.MULTILINE)
+    assert "160 texts are finished and kept" in caplog.text
+    assert not re.search(r"\breads\b", caplog.text)
+    paths[2].write_text("".join(lines))
+    assert api.run(replace(on_ray, resume=True)).n_resumed == 160
+    api.run(local)
+    made, wanted = pq.read_table(on_ray.output), pq.read_table(local.output)
+    assert wanted["length"].to_pylist() == list(map(len, texts))
+    assert made.equals(wanted)
 
 
 def test_what_is_not_there_is_said_before_anything_is_written(

@@ -129,6 +129,19 @@ def test_options_are_for_the_kind_of_input_that_a_model_takes(inputs: tuple[str,
     assert not (tmp_path / "masks.parquet").exists()
 
 
+def test_splits_of_a_folder_are_named_one_by_one(inputs: tuple[str, ...], tmp_path: Path) -> None:
+    folder, output = tmp_path / "reviews", tmp_path / "masks.parquet"
+    for name in ("train", "test"):
+        shutil.copytree(inputs[2], folder / name)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"reviews: got a folder of the data sets 'test', 'train', expected one of"):
+        run_on(RunConfig((str(folder),), output, **COLUMNS))
+    assert set(tmp_path.iterdir()) == before
+    run_on(RunConfig((str(folder / "test"), str(folder / "train")), output, **COLUMNS))
+    files = [str(folder / name) for name in ("test", "train") for _ in ROWS]
+    assert pq.read_table(output)["file"].to_pylist() == files
+
+
 def test_a_folder_is_known_by_what_is_in_it(inputs: tuple[str, ...]) -> None:
     known = describe_input(inputs[2])
     assert known == describe_input(inputs[2])

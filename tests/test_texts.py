@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def test_a_folder_that_datasets_saved_is_read() -> None:
     assert read(f"{SAVED}/", COLUMNS, chunk_reads=3) == expected(PAIRS)
     shard = SAVED / "data-00000-of-00002.arrow"
     assert read(shard, COLUMNS) == expected(PAIRS)[:4]
+
+
+@pytest.mark.parametrize("about", [["dataset_dict.json"], []])
+def test_of_a_folder_of_splits_one_is_to_be_named(about: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "reviews"
+    for name in ("train", "test"):
+        shutil.copytree(SAVED, folder / name)
+    (folder / "cache").mkdir()
+    for name in about:  # it also names one that is not there
+        (folder / name).write_text(json.dumps({"splits": ["train", "test", "gone"]}))
+    message = "got a folder of the data sets 'test', 'train', expected one of them. Name it, as in "
+    for path in (str(folder), f"{folder}/"):
+        with pytest.raises(InputError, match=rf"^{path}: {message}{folder}/test\.$"):
+            Texts(path, COLUMNS)
+    assert read(folder / "test", COLUMNS) == expected(PAIRS)
 
 
 @pytest.mark.parametrize("how", [".gz", ".bgz", ".zst"])
@@ -250,7 +266,7 @@ def test_what_cannot_be_texts_is_refused_on_opening(tmp_path: Path) -> None:
     for name, content, message in (
         ("state.json", {"_data_files": [{"filename": "../a.arrow"}]}, "got the file '../a.arrow', expected one in its"),
         ("state.json", {"_data_files": [{"filename": "gone.arrow"}]}, "got unreadable Arrow data .No such file"),
-        ("dataset_dict.json", {"splits": ["train", "test"]}, "got a folder of the splits train, test, .*/train"),
+        ("dataset_dict.json", {"splits": ["train"]}, "got dataset_dict.json and none of the folders that it names"),
     ):
         (tmp_path / name).write_text(json.dumps(content))
         with pytest.raises(InputError, match=message):

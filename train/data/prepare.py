@@ -3,8 +3,8 @@
     header, sequence, split, then one column per rank in rank order; of texts also second (of a pair) and rationale
     footer metadata `wyr` (JSON): what the rows are (`input`), and how it was made
 
-Splits: `hash` of the header or of the text (never moves), `stratified` by the finest rank (the paper's), or a column
-of the source.
+Splits: `hash` of the header or of the text (never moves), `stratified` by the finest rank (the paper's) or by all
+labels that a text may have at once, or a column of the source.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from wyr_batch.errors import InputError, OutputError
 from wyr_batch.texts.open import PROTEINS, READS, TEXTS
 
 from ..places import writing
-from .lineages import Taxonomy
+from .lineages import Labels, Taxonomy
 from .request import (
     COLUMNS,
     FIXED_COLUMNS,
@@ -46,7 +46,7 @@ from .request import (
     checked_files,
 )
 from .sources import FRAGMENTS, SPLITS, Piece, from_bertax, from_fasta, from_table, is_table, read_taxids
-from .splits import split_of, stratified_splits
+from .splits import split_of, stratified_by_labels, stratified_splits
 
 RANKS = ("superkingdom", "phylum", "genus")
 _ROW_GROUP = 65_536
@@ -244,17 +244,21 @@ def _write_unsplit(
 ) -> npt.NDArray[np.int8]:
     """Write the sequences to keep without their splits, and return those, int8 [n]."""
     finest: list[str | None] = []
+    several: list[Labels] = []  # at once
     splits = [np.empty(0, np.int8)]
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for piece in pieces:
             counts.kept += len(piece.headers)
             counts.by_coarsest.update(labels[0] or "null" for labels in piece.labels or [])
             finest.extend(labels[-1] for labels in piece.labels or [])
+            several.extend(labels for labels in piece.labels or [] if kind != READS and len(labels) > 1)
             if rule.kind != "stratified":
                 splits.append(_given_splits(piece, rule, kind))
             writer.write_table(_table(piece, schema))
     if rule.kind != "stratified":
         return np.concatenate(splits)
+    if several:
+        return stratified_by_labels(several, rule)
     codes = pc.fill_null(pa.array(finest, pa.string()).dictionary_encode().indices, -1)
     return stratified_splits(codes.to_numpy().astype(np.int64), rule)
 

@@ -149,7 +149,7 @@ class _Found:
         if self._failure:
             raise self._failure
         if self._waiting or self.parts.counts.n_reads != self.stats.n_reads:
-            rows = f"{self.parts.counts.n_reads} rows of {self.stats.n_reads} reads"
+            rows = f"{self.parts.counts.n_reads} rows of {self.stats.n_reads} {self.stats.kind.rows}"
             raise AssertionError(f"{self.parts.output}: {rows}, parts {sorted(self._waiting)} out of order")
 
 

@@ -32,6 +32,7 @@ from wyr_batch.cluster.units import (
     table_from_result,
     unit_from_table,
 )
+from wyr_batch.draw.kinds import KINDS
 from wyr_batch.engines.base import Engine
 from wyr_batch.errors import EngineError, ModelError, OutputError, WyrError
 from wyr_batch.host import limited_threads
@@ -183,7 +184,7 @@ class UnitWorker:
         deaths = len(list(path.parent.glob(f"{path.name}.*.partial")))
         if deaths > MAX_DEATHS:
             raise EngineError(
-                f"{path.name}, reads from {unit.first_read + 1:,}",
+                f"{path.name}, {KINDS[self.job.kind].rows} from {unit.first_read + 1:,}",
                 f"{deaths} workers that died on them",
                 "rows",
                 "If memory is short, give -b a smaller number, or -t a larger one, for fewer workers a machine.",

@@ -90,20 +90,30 @@ def is_dataset_folder(path: str) -> bool:
     return is_file(os.path.join(path, STATE))
 
 
+def _datasets_in(path: str, name: str) -> list[str]:
+    """Return the names of the folders in a folder that save_to_disk wrote: of a DatasetDict, its splits."""
+    try:
+        found = [entry.name for entry in os.scandir(path) if entry.is_dir()]
+    except OSError as error:
+        raise InputError(name, f"'{reason_of(error)}'", "a folder that can be read", "Check its rights.") from None
+    return sorted(each for each in found if is_dataset_folder(os.path.join(path, each)))
+
+
 def files_of_folder(path: str) -> list[str]:
     """Return the Arrow files of a folder that save_to_disk wrote, in order.
 
     Source: datasets.Dataset.save_to_disk: state.json names them as `_data_files`.
 
-    Raises: InputError if it is another folder, or of several splits.
+    Raises: InputError if it is another folder, or one of such folders, as of a DatasetDict.
     """
     name, folder = shown_path(path), Path(path)
-    expected = "a folder that datasets' save_to_disk wrote, or a file"
-    if is_file(folder / _SPLITS):
-        splits = Fields.read(folder / _SPLITS, InputError).texts("splits")
-        listed = ", ".join(splits)
-        raise InputError(name, f"a folder of the splits {listed}", "one split", f"Give {name.rstrip('/')}/{splits[0]}.")
     if not is_dataset_folder(path):
+        if inside := _datasets_in(path, name):
+            got = f"a folder of the data sets {', '.join(map(shown, inside))}"
+            raise InputError(name, got, "one of them", f"Name it, as in {shown_path(folder / inside[0])}.")
+        if is_file(folder / _SPLITS):
+            raise InputError(name, f"{_SPLITS} and none of the folders that it names", "a whole copy", "Copy it again.")
+        expected = "a folder that datasets' save_to_disk wrote, or a file"
         raise InputError(name, f"a folder without {STATE}", expected, "Give the files in it.")
     state = Fields.read(folder / STATE, InputError)
     if state.content.get("_indices_data_files") or state.content.get("_indices_files"):

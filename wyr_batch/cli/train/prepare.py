@@ -57,8 +57,8 @@ GROUPS = {
     "--split",
     default="stratified",
     metavar="stratified|hash|COLUMN",
-    help="Split at random within each class, by a hash (of a read's header, of a text itself), or as a column of the "
-    "table says. Texts are split by hash if this is not given.",
+    help="Split at random within each class (of several labels at once, each in its share), by a hash (of a read's "
+    "header, of a text itself), or as a column of the table says. Texts are split by hash if this is not given.",
 )
 @click.option("--test-share", default=0.02, help="Share of the test part in a stratified split, from 0 to 1.")
 @click.option(
