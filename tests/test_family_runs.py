@@ -41,11 +41,6 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return bundle, Fused(made.model, explainer).eval()
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def exported(request: pytest.FixtureRequest) -> tuple[Bundle, Fused]:
-    return exported_toy(request.param)
-
-
 def source_of(bundle: Bundle, folder: Path) -> Path:
     """Write reads, proteins or texts: an ordinary one, one of several windows, one without tokens."""
     if bundle.input == "text":
