@@ -177,8 +177,7 @@ def test_ways_through_a_model_of_short_rows_are_timed_on_rows_that_it_takes() ->
     for max_tokens in (40, 4):
         module = GpuFused(toy_explanandum(), toy_explainer(), torch.float32, max_tokens)
         choose.forget()
-        taken = iter((2.0, 1.0))
-        module.choose_ways(lambda function, dynamic: function, False, lambda _: next(taken), (2, 256))
+        module.choose_ways(lambda function, dynamic: function, False, partial(next, iter((2.0, 1.0))), (2, 256))
         assert module.ways["encoder"] == "torch.compile"
     choose.forget()
 
