@@ -102,7 +102,7 @@ class GpuFused(Fused):
         encoder = self.encoder
         n_tokens = min(n_tokens, len(encoder.cos))
         device, generator = encoder.cos.device, torch.Generator().manual_seed(0)
-        ids = torch.randint(encoder.config.vocab_size, (rows, n_tokens), generator=generator)
+        ids = torch.randint(encoder.config.vocab_size, (rows, n_tokens), generator=generator).to(torch.int32)
         mask = torch.rand(rows, n_tokens, generator=generator)
         valid = torch.arange(n_tokens).expand(rows, -1) < max(1, n_tokens - 5)
         ids[~valid if padded else ids == encoder.config.pad_token_id] = encoder.config.pad_token_id
