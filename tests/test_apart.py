@@ -22,7 +22,7 @@ from wyr_batch.bundle import Bundle
 from wyr_batch.choose import EngineRequest, open_engine
 from wyr_batch.engines.base import Engine
 from wyr_batch.engines.cuda import Gpu
-from wyr_batch.errors import MissingExtraError, ModelError
+from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
 from wyr_batch.proof import versions
 from wyr_batch.proof.apart import apart
 
@@ -263,6 +263,22 @@ def test_only_the_runtime_that_is_taken_is_loaded_here(
     with open_engine(file_bundle, request) as engine:
         assert engine.runtime == "onnx"
     assert machine.loaded == [(0, "onnx")], "the one that has passed before comes first, without a process of its own"
+
+
+def test_a_runtime_that_fails_on_a_batch_of_its_proof_has_a_successor(
+    machine: Machine, file_bundle: FileBundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prove = choose.ensure_proven
+
+    def refuse_torch(engine: Engine, *arguments: Any) -> None:
+        if engine.runtime == "torch":
+            raise OutOfMemory(engine.describe(), "'out of memory' on 1 reads of 256 tokens", "results")
+        prove(engine, *arguments)
+
+    monkeypatch.setattr(choose, "ensure_proven", refuse_torch)
+    with open_engine(file_bundle, EngineRequest("cuda", "auto", "float32", 1)) as engine:
+        assert engine.runtime == "onnx"
+    assert "torch float32 on cuda:0: got 'out of memory'" in caplog.text
 
 
 def test_runtime_that_passed_its_proof_and_does_not_open_here_has_no_successor(
