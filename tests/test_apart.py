@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +22,7 @@ from wyr_batch.bundle import Bundle
 from wyr_batch.choose import EngineRequest, open_engine
 from wyr_batch.engines.base import Engine
 from wyr_batch.engines.cuda import Gpu
-from wyr_batch.errors import MissingExtraError, ModelError
+from wyr_batch.errors import MissingExtraError, ModelError, OutOfMemory
 from wyr_batch.proof import versions
 from wyr_batch.proof.apart import apart
 
@@ -61,7 +64,11 @@ def refuse(kind: str) -> None:
         raise ValueError("no such thing")
     if kind == "exit":
         os._exit(7)
-    os.kill(os.getpid(), signal.SIGSEGV)
+    os.kill(os.getpid(), signal.SIGSEGV if kind == "crash" else signal.SIGRTMIN + 2)
+
+
+def give_back(value: object) -> Any:
+    return (lambda: value) if value == "no pickle" else value
 
 
 @pytest.mark.parametrize(
@@ -71,11 +78,56 @@ def refuse(kind: str) -> None:
         ("bug", ModelError, "got 'ValueError: no such thing', expected no error"),
         ("exit", ModelError, "refusing: got one that ended with exit code 7, expected a process that goes to its end"),
         ("crash", ModelError, "refusing: got one that SIGSEGV ended"),
+        ("unnamed", ModelError, f"refusing: got one that signal {signal.SIGRTMIN + 2} ended"),
     ],
 )
 def test_what_goes_wrong_there_is_an_error_here(kind: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         apart("refusing", refuse, kind)
+
+
+def test_what_cannot_go_there_or_come_back_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ModelError, match="giving: got 'AttributeError: Can't pickle"):
+        apart("giving", give_back, "no pickle")
+    path, name = list(sys.path), give_back.__module__
+    monkeypatch.setattr(sys, "path", [entry for entry in path if not (Path(entry) / f"{name}.py").exists()])
+    with pytest.raises(ModelError, match=f"giving: got 'ModuleNotFoundError: No module named '{name}'', expected no"):
+        apart("giving", give_back, 1)
+    monkeypatch.setattr(sys, "path", path)
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(ModelError, match=r"giving: got '.*No such file.*' for a process of '/no/such/python'"):
+        apart("giving", give_back, 1)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_path_of_another_type_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [Path("no such folder"), *sys.path])
+    assert apart("giving", give_back, 1) == 1
+
+
+def test_what_the_start_of_the_interpreter_prints_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\nos.write(1, b'loading modules\\nready')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert apart("giving", give_back, 1) == 1
+
+
+def leave_threads_behind() -> int:
+    def go_on() -> None:
+        while True:
+            logger.debug("still here")
+
+    threading.Thread(target=go_on, daemon=True).start()
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return 1
+
+
+def test_an_answer_is_the_end_whatever_still_runs_there(capfd: pytest.CaptureFixture[str]) -> None:
+    start = time.monotonic()
+    assert apart("leaving", leave_threads_behind) == 1
+    assert time.monotonic() - start < 300  # the thread sleeps for twice as long
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def linger() -> None:
@@ -100,6 +152,34 @@ def test_an_interrupted_wait_ends_the_other_process(caplog: pytest.LogCaptureFix
         logger.removeHandler(handler)
     with pytest.raises(ProcessLookupError):
         os.kill(handler.process, 0)
+
+
+def test_the_other_process_ends_with_one_that_is_killed() -> None:
+    code = (
+        f"import logging, sys; sys.path[:] = {sys.path!r}; logging.basicConfig(stream=sys.stdout, level=logging.INFO, "
+        f"format='%(message)s'); from wyr_batch.proof.apart import apart; from {linger.__module__} import linger; "
+        "apart('waiting', linger)"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout
+        other = int(asking.stdout.readline())
+        asking.kill()
+        try:
+            asking.communicate(timeout=60)  # to the end of what both write to
+        except subprocess.TimeoutExpired:
+            os.kill(other, signal.SIGKILL)
+            raise
+
+
+def be_told_to_end() -> int:
+    for each in (signal.SIGINT, signal.SIGTERM):  # as a terminal or a batch system tells all processes of a job
+        os.kill(os.getpid(), each)
+    return 1
+
+
+def test_signals_to_all_processes_are_for_the_one_that_asks() -> None:
+    assert apart("signalling", be_told_to_end) == 1
 
 
 # What `runtime_version` asks of each package; each writes down the process that loads it.
@@ -183,6 +263,22 @@ def test_only_the_runtime_that_is_taken_is_loaded_here(
     with open_engine(file_bundle, request) as engine:
         assert engine.runtime == "onnx"
     assert machine.loaded == [(0, "onnx")], "the one that has passed before comes first, without a process of its own"
+
+
+def test_a_runtime_that_fails_on_a_batch_of_its_proof_has_a_successor(
+    machine: Machine, file_bundle: FileBundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prove = choose.ensure_proven
+
+    def refuse_torch(engine: Engine, *arguments: Any) -> None:
+        if engine.runtime == "torch":
+            raise OutOfMemory(engine.describe(), "'out of memory' on 1 reads of 256 tokens", "results")
+        prove(engine, *arguments)
+
+    monkeypatch.setattr(choose, "ensure_proven", refuse_torch)
+    with open_engine(file_bundle, EngineRequest("cuda", "auto", "float32", 1)) as engine:
+        assert engine.runtime == "onnx"
+    assert "torch float32 on cuda:0: got 'out of memory'" in caplog.text
 
 
 def test_runtime_that_passed_its_proof_and_does_not_open_here_has_no_successor(

@@ -15,6 +15,7 @@ import pytest
 import torch
 from toy_models import MAX_TOKENS, predicted, ragged, silent_explainer, token_batch, toy_explainer, toy_explanandum
 
+from wyr_batch.kernels import choose
 from wyr_batch.kernels.plain import Padding
 from wyr_batch.models.explainer import Explainer
 from wyr_batch.models.fused import Fused, FusedOutput
@@ -170,6 +171,15 @@ def test_compiled_layers_are_used_and_left_with_a_message(caplog: pytest.LogCapt
         "torch.compile does not work here (RuntimeError: Cannot find a working triton installation.): going on "
         "without it, more slowly"
     )
+
+
+def test_ways_through_a_model_of_short_rows_are_timed_on_rows_that_it_takes() -> None:
+    for max_tokens in (40, 4):
+        module = GpuFused(toy_explanandum(), toy_explainer(), torch.float32, max_tokens)
+        choose.forget()
+        module.choose_ways(lambda function, dynamic: function, False, partial(next, iter((2.0, 1.0))), (2, 256))
+        assert module.ways["encoder"] == "torch.compile"
+    choose.forget()
 
 
 def test_a_compiled_function_out_of_memory_stays_compiled() -> None:

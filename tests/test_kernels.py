@@ -230,6 +230,27 @@ def test_batches_of_very_many_short_reads_fit_the_grid(
         assert all(n <= 65_535 for n in others)
 
 
+def test_ways_are_compared_on_ids_as_engines_give_them(
+    kernels: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton compiles anew for numbers of another type, so what was compared would not be what runs."""
+    seen: dict[str, set[torch.dtype]] = {}
+
+    def fastest(name: str, ways: dict[str, Any], cases: list[tuple[Any, ...]], *_: Any) -> str:
+        found = seen.setdefault(name, set())
+        found |= {x.dtype for case in cases for x in case if isinstance(x, torch.Tensor)}
+        return list(ways)[-1]
+
+    for module in ("choose", "steps"):
+        monkeypatch.setattr(f"wyr_batch.kernels.{module}.fastest", fastest)
+    monkeypatch.setattr("wyr_batch.models.gpu.fused.fastest", fastest)
+    module = GpuFused(toy_explanandum(), toy_explainer(), torch.float32, MAX_TOKENS).to(DEVICE)
+    module.choose_ways(None, True, later_is_faster(), (2, 12))
+    ids = {name: {each for each in dtypes if not each.is_floating_point} for name, dtypes in seen.items()}
+    assert ids["embedding and layer norm"] == ids["encoder"] == {torch.int32}
+    assert ids["LSTM"] == {torch.int32, torch.bool}
+
+
 def later_is_slower() -> Callable[[Callable[[], Any]], float]:
     taken = iter(range(1, 1000))
     return lambda work: float(next(taken))

@@ -23,6 +23,7 @@ from wyr_batch.engines.signature import EngineOutput
 from wyr_batch.engines.torch import MOST_GRAPHS, TIMED, LoadedModel, TorchEngine, gpu_form, gpu_version
 from wyr_batch.errors import EngineError, OutOfMemory, UsageError
 from wyr_batch.kernels import choose as kernels
+from wyr_batch.kernels.plain import PLAIN
 from wyr_batch.models.gpu.fused import GpuFused
 from wyr_batch.models.lstm import LstmExplainer
 
@@ -291,6 +292,24 @@ def test_ways_are_compared_and_timed_as_engines_will_run_them(
     assert torch._dynamo.config.recompile_limit == MOST_GRAPHS
     held = (False, True, False, False)
     assert seen == [(held, None, True), (held, torch.compile, False)]
+    assert switches() == before
+
+
+@pytest.mark.parametrize("family", ["nt", "dnabert"])
+def test_a_model_opens_where_memory_does_not_suffice_to_compare_ways(
+    family: str, model: LoadedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def choose_kernels(self: LstmExplainer, timer: Any, timed: tuple[int, int]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(LstmExplainer, "choose_kernels", choose_kernels)
+    monkeypatch.setattr(kernels, "wanted", lambda: True)
+    monkeypatch.setattr("wyr_batch.models.gpu.fused.chosen_steps", lambda *_: PLAIN)
+    explanandum = model.module.explanandum if family == "nt" else toy("dnabert").model
+    before, n_emptied = switches(), TorchWithGpu.cuda.n_emptied
+    gpu_form(TorchWithGpu(), explanandum, toy_explainer(), "float32", 64, torch.device("cpu"))
+    assert "no memory on cpu to compare them (CUDA out of memory. Tried to allocate 2.00 GiB.)" in caplog.text
+    assert TorchWithGpu.cuda.n_emptied == n_emptied + 1
     assert switches() == before
 
 

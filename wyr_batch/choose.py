@@ -24,7 +24,7 @@ from importlib.util import find_spec
 from wyr_batch.bundle import Bundle
 from wyr_batch.engines.base import Engine
 from wyr_batch.engines.cuda import Gpu, chosen_gpus, cuda_device, find_gpus, gpus_for
-from wyr_batch.errors import MissingExtraError, ModelError, UsageError
+from wyr_batch.errors import EngineError, MissingExtraError, ModelError, UsageError
 from wyr_batch.host import available_cpus
 from wyr_batch.proof.apart import apart
 from wyr_batch.proof.first_use import ensure_proven, proven_rows_per_s
@@ -224,7 +224,8 @@ def open_on_gpus(bundle: Bundle, device: str, request: EngineRequest) -> list[En
         device: 'cuda', 'cuda:N' or 'cuda:all'; that of the request is not looked at.
     Returns: engines of one runtime and precision: for each GPU `in_flight`, or one with room for so many.
     Raises: UsageError, MissingExtraError if the GPU or runtime is not there; ModelError if what was asked for is not
-        in the bundle or fails its proof. With precision 'auto', float32 follows a float16 that fails, and is said.
+        in the bundle or fails its proof; EngineError if the last way fails on a batch of it. With precision 'auto',
+        float32 follows a float16 that fails, and is said.
     """
     runtime, dtype = request.runtime, request.dtype
     gpus = chosen_gpus(device)
@@ -263,7 +264,7 @@ def open_on_gpus(bundle: Bundle, device: str, request: EngineRequest) -> list[En
             known = (name, versions[name], precision)
             if any(proven_rows_per_s(bundle, *known, gpu, request.masked_calls) is None for gpu in gpus):
                 prove_apart(bundle, gpus, way, versions[name])
-        except ModelError as error:
+        except (ModelError, EngineError) as error:
             if position + 1 == len(ways):
                 raise
             logger.warning("%s", error)

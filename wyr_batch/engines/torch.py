@@ -13,6 +13,7 @@ without padding (torch.nn.attention.varlen).
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from wyr_batch.models.explanandum import Explanandum
     from wyr_batch.models.fused import Fused
 
+logger = logging.getLogger(__name__)
 
 # Of one function: two for each GPU and model. Beyond torch's own limit of 8 it compiles no more, and hardly says so.
 MOST_GRAPHS = 64
@@ -114,6 +116,20 @@ class _Switches:
 _switches = _Switches()
 
 
+@contextmanager
+def _choosing(torch: Any, device: Any) -> Iterator[None]:
+    """Let ways be compared as engines will run them; where memory does not suffice for that, torch's own are taken."""
+    with _switches.held(torch), torch.cuda.device(device):
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            words = str(error).partition("\n")[0][:200]
+            logger.warning(
+                "kernels: no memory on %s to compare them (%s): going on without, more slowly", device, words
+            )
+    torch.cuda.empty_cache()  # what was compared lies in the default stream's pool, from which no batch takes
+
+
 def gpu_form(
     torch: Any, explanandum: Explanandum, explainer: Explainer, dtype: str, max_tokens: int, device: Any
 ) -> Fused:
@@ -131,7 +147,7 @@ def gpu_form(
         explainer.prepare_for_gpu()
         other = in_precision(Fused(explanandum, explainer).eval(), dtype).to(device)
         if kernels.wanted():
-            with _switches.held(torch), torch.cuda.device(device), torch.inference_mode():
+            with _choosing(torch, device), torch.inference_mode():
                 other.explainer.choose_kernels(kernels.gpu_seconds, TIMED)
         return other
     module = GpuFused(explanandum, explainer, getattr(torch, dtype), max_tokens).to(device)
@@ -139,7 +155,7 @@ def gpu_form(
         from torch._dynamo import config
 
         config.recompile_limit = max(MOST_GRAPHS, config.recompile_limit)
-    with _switches.held(torch), torch.cuda.device(device):
+    with _choosing(torch, device):
         module.choose_ways(torch.compile if _may_compile() else None, kernels.wanted())
     return module
 

@@ -52,7 +52,7 @@ def chosen_steps(
     words = normal(_WORDS, width, dtype=torch.float32)
 
     def batch(rows: int, n_tokens: int) -> tuple[Any, ...]:
-        ids = torch.randint(_WORDS, (rows, n_tokens), generator=generator).to(device)
+        ids = torch.randint(_WORDS, (rows, n_tokens), generator=generator).to(device, torch.int32)
         mask = torch.rand(rows, n_tokens, generator=generator).to(device)
         mask[-1] = 0
         return ids, words, 1, mask, norm, dtype

@@ -166,7 +166,7 @@ class LstmExplainer(Explainer):
         generator = torch.Generator().manual_seed(0)
         cases = []
         for rows, n_tokens in (timed, (5, 9), (1, 1)):
-            ids = torch.randint(self.config.vocab_size, (rows, n_tokens), generator=generator).to(device)
+            ids = torch.randint(self.config.vocab_size, (rows, n_tokens), generator=generator).to(device, torch.int32)
             lengths = torch.randint(1, n_tokens + 1, (rows, 1), generator=generator).to(device)
             lengths[0] = n_tokens
             cases.append((ids, places[:n_tokens] < lengths))

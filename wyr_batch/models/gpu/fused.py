@@ -98,12 +98,13 @@ class GpuFused(Fused):
         return {"encoder": encoder, "Explainer": "triton" if getattr(self.explainer, "by_kernel", False) else "torch"}
 
     def _case(self, rows: int, n_tokens: int, padded: bool) -> tuple[Any, ...]:
-        """Return arguments of `GpuEncoder.run_layers`."""
+        """Return arguments of `GpuEncoder.run_layers`, of no longer rows than the model takes."""
         encoder = self.encoder
+        n_tokens = min(n_tokens, len(encoder.cos))
         device, generator = encoder.cos.device, torch.Generator().manual_seed(0)
-        ids = torch.randint(encoder.config.vocab_size, (rows, n_tokens), generator=generator)
+        ids = torch.randint(encoder.config.vocab_size, (rows, n_tokens), generator=generator).to(torch.int32)
         mask = torch.rand(rows, n_tokens, generator=generator)
-        valid = torch.arange(n_tokens).expand(rows, -1) < n_tokens - 5
+        valid = torch.arange(n_tokens).expand(rows, -1) < max(1, n_tokens - 5)
         ids[~valid if padded else ids == encoder.config.pad_token_id] = encoder.config.pad_token_id
         padding = Padding.of(valid.to(device)) if padded else None
         return ids.to(device), mask.to(device), padding, encoder.cos[:n_tokens], encoder.sin[:n_tokens]
