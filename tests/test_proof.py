@@ -14,6 +14,7 @@ from toy_models import torch_outputs, toy_fused
 from wyr_batch.export.proof import torch_runner
 
 from wyr_batch.models.fused import FusedOutput
+from wyr_batch.proof.batches import BATCH_SIZES, LENGTHS, edge_batches
 from wyr_batch.proof.compare import FLOAT32, Candidate, compare
 
 
@@ -110,6 +111,16 @@ def test_a_way_whose_labels_differ_is_judged_by_all_reads() -> None:
 
     record = judged(wrong_at_first, reads=[[6, 7, 4106]] * 9, reads_s=-1.0)
     assert (record.verdict, record.n_whole_reads) == ("failed", 9)
+
+
+@pytest.mark.parametrize("max_tokens", [70, 512, 2048])
+def test_every_length_has_a_row_in_company_that_is_run_alone_too(max_tokens: int) -> None:
+    edges = edge_batches(None, LENGTHS, BATCH_SIZES, max_tokens)
+    for length in {edge.batch.shape[1] for edge in edges}:
+        found = [edge for edge in edges if edge.batch.shape[1] == length]
+        assert [len(edge.batch) > 1 for edge in found if edge.alone_too] == [True]
+        assert [len(edge.batch) > 1 for edge in found if edge.others_too] == [True]
+        assert len(found[0].batch) == 1
 
 
 def test_the_reference_runs_once_for_all_candidates() -> None:

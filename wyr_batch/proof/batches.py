@@ -51,7 +51,8 @@ def edge_batches(
     source = token_source(rng, reads, vocabulary)
     edges = []
     for length in sorted({length for length in lengths if length < max_tokens} | {max_tokens}):
-        sizes = sorted({min(size, max(1, MAX_EDGE_TOKENS // length)) for size in batch_sizes})
+        most = max(2, MAX_EDGE_TOKENS // length)  # two at least: a row alone is compared with the same row in a batch
+        sizes = sorted({min(size, most) for size in batch_sizes})
         several = next((size for size in sizes if size > 1), sizes[-1])
         for size in sizes:
             batch = ragged_batch(source, rng, size, length, vocabulary)
