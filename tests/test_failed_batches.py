@@ -20,6 +20,7 @@ from wyr_batch.engines.signature import EngineOutput, Int32s
 from wyr_batch.engines.torch import LoadedModel, TorchEngine
 from wyr_batch.errors import EngineError, OutOfMemory
 from wyr_batch.explain.step import ExplainStep
+from wyr_batch.kernels.plain import Padding
 from wyr_batch.reads.chunk import ReadChunk
 from wyr_batch.tokens.plan import Planner
 
@@ -141,13 +142,15 @@ def test_torchs_tensors_of_a_failed_batch_are_gone_before_its_halves_run(
     encoder = module.encoder if on_gpu else module.explanandum.encoder
     watch, encode = Watch(), encoder.encode
 
-    def limited(embedded: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-        if len(embedded) > MOST_ROWS:
-            hidden = embedded + 1
-            watch.failed(embedded=embedded, hidden=hidden, **({} if valid is None else {"valid": valid}))
+    def limited(first: torch.Tensor, *others: torch.Tensor | Padding | None) -> torch.Tensor:
+        """Of embeddings and padding, in a GPU's form of ids, mask and padding."""
+        if len(first) > MOST_ROWS:
+            tensors = [each for other in others for each in (other if isinstance(other, Padding) else [other])]
+            there = {f"other {i}": each for i, each in enumerate(tensors) if each is not None}
+            watch.failed(first=first, hidden=first + 1, **there)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         watch.before_batch()
-        return encode(embedded, valid)
+        return encode(first, *others)
 
     encoder.encode = limited
     with engine:
