@@ -20,7 +20,7 @@ from toy_models import seeded_ids, toy_explainer
 from wyr_batch.bundle import Bundle, load_bundle
 from wyr_batch.choose import EngineRequest, open_engine, open_engines
 from wyr_batch.engines.signature import EngineOutput
-from wyr_batch.engines.torch import MOST_GRAPHS, TIMED, LoadedModel, TorchEngine, gpu_form, gpu_version
+from wyr_batch.engines.torch import MOST_GRAPHS, TIMED, LoadedModel, TorchEngine, _Slot, gpu_form, gpu_version
 from wyr_batch.errors import EngineError, OutOfMemory, UsageError
 from wyr_batch.kernels import choose as kernels
 from wyr_batch.kernels.plain import PLAIN
@@ -271,6 +271,21 @@ def test_switches_of_the_process_are_set_while_an_engine_is_open_on_a_gpu(bundle
     assert switches() == (False, True, False, False)
     second.close()
     assert switches() == before
+
+
+def test_what_was_made_aside_is_not_freed_for_others_before_it_has_been_used() -> None:
+    class Made:
+        is_cuda = True
+        used_by: ClassVar[list[Any]] = []
+
+        def record_stream(self, stream: Any) -> None:
+            self.used_by.append(stream)
+
+    slot, made = _Slot(TorchWithGpu(), torch.device("cpu")), Made()
+    wait = slot.aside(lambda: made)
+    assert not Made.used_by
+    assert wait() is made
+    assert Made.used_by == [slot.stream]
 
 
 def test_ways_are_compared_and_timed_as_engines_will_run_them(

@@ -199,8 +199,8 @@ class _Slot:
     def aside(self, work: Callable[[], Any]) -> Callable[[], Any]:
         """Enqueue work beside what this slot's stream does from now on; return what makes the stream wait for it.
 
-        Memory needs no more care: what the work reads is held until it is waited for, and what it has made is written
-        again only by later work of this slot, which begins with waiting for the stream.
+        What the work reads is held until it is waited for. What it has made is marked as used by the slot's stream:
+        torch has 32 streams for all, so another slot's may be the same, and would take the memory again too soon.
         """
         self._side.wait_stream(self.stream)
         with self._torch.cuda.stream(self._side):
@@ -208,6 +208,8 @@ class _Slot:
 
         def wait() -> Any:
             self.stream.wait_stream(self._side)
+            if result is not None and result.is_cuda:
+                result.record_stream(self.stream)
             return result
 
         return wait

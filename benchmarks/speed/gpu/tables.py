@@ -13,12 +13,12 @@ def table(data: Json) -> str:
     found = {name: part["results"] for name, part in data["parts"].items() if part.get("results")}
     device, torch = found["facts"]["device"]["name"], found["facts"]["torch"]
     about = (
-        f"{device}, torch {torch['version']}, {found['headline']['settings']['dtype']}, the published size with random "
-        "weights. MFU is of the 989 TFLOP/s that NVIDIA states for an H100."
+        f"{device}, torch {torch['version']}, the published size with random weights, float16 unless a row says "
+        "otherwise. MFU is of the 989 TFLOP/s that NVIDIA states for an H100."
     )
     missing = [f"{name} ({part['cut']})" for name, part in data["parts"].items() if "cut" in part]
-    tables = [whole_runs(found["headline"]), ready_batches(found["sweep"]), one_change(found["changes"])]
-    tables.append(pieces(found["split"]))
+    made = {"headline": whole_runs, "sweep": ready_batches, "changes": one_change, "split": pieces}
+    tables = [make(found[name]) for name, make in made.items() if name in found]
     if missing:
         tables.append(f"Cut off: {', '.join(missing)}.")
     return "\n\n".join([about, *tables])
