@@ -58,7 +58,7 @@ def import_torch(device: str) -> Any:
 
 
 def _may_compile() -> bool:
-    """The compiler takes most of a minute, and has been slower than the kernels: only if it is asked for."""
+    """The compiler takes long at every start, and has been slower than the kernels: only if it is asked for."""
     return os.environ.get("WYR_COMPILE", "off") == "on"
 
 

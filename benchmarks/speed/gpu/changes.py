@@ -250,5 +250,5 @@ def all_changes() -> dict[str, Callable[[Machine, Any], Run]]:
         "three products for query, key and value": three_products,
         "directions of the LSTM apart": directions_apart,
         "cuDNN's attention allowed": cudnn_allowed,
-        "encoder compiled": compiled,  # last, for it takes most of a minute
+        "encoder compiled": compiled,  # last, for it takes longest
     }
