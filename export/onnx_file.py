@@ -33,9 +33,9 @@ from wyr_batch.models.fused import Fused
 from wyr_batch.models.lstm import LstmExplainer
 
 from .graph import GraphLstm
+from .trace import OPSET, traced
 
 PRODUCER = "wyr-batch"
-OPSET = 20
 
 # Loops and data-dependent sizes leave the GPU or break TensorRT; lengths are ignored or mishandled by some runtimes.
 FORBIDDEN_OPS = ("NonZero", "Compress", "Loop", "Scan", "If", "Unique", "SequenceAt")
@@ -47,9 +47,6 @@ EXTERNAL_DATA_BYTES = 1_900_000_000
 HALF_MIN_SIZE = 4096
 
 Int32s = npt.NDArray[np.int32]
-
-# Only to trace with; every other length and batch size is as good.
-EXAMPLE_ROWS, EXAMPLE_TOKENS = 2, 24
 
 
 def onnx_from_torch(module: Fused, path: Path, *, compact: bool = False) -> None:
@@ -71,24 +68,8 @@ def onnx_from_torch(module: Fused, path: Path, *, compact: bool = False) -> None
     n_bytes = sum(t.numel() * t.element_size() for t in module.state_dict().values())
     external = n_bytes > EXTERNAL_DATA_BYTES
     n_ranks = len(module.explanandum.n_classes)
-    input_ids = torch.full((EXAMPLE_ROWS, EXAMPLE_TOKENS), 6, dtype=torch.int32)
-    explain_ids = torch.full((EXAMPLE_ROWS, n_ranks), -1, dtype=torch.int32)
-    rows = torch.export.Dim("batch", min=1)
-    tokens = torch.export.Dim("tokens", min=1, max=max_tokens)
     with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            module.eval(),
-            (input_ids, explain_ids),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=INPUTS,
-            output_names=OUTPUTS,
-            dynamic_shapes={"input_ids": {0: rows, 1: tokens}, "explain_ids": {0: rows}},
-            external_data=external,
-            verbose=False,
-        )
-        assert program is not None  # what dynamo=True returns
-        program.save(path, external_data=external)
+        traced(module.eval(), max_tokens).save(path, external_data=external)
     model = onnx.load(path, load_external_data=False)
     _strip(model)
     _name_shapes(model, n_ranks, sum(module.explanandum.n_classes))

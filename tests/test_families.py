@@ -69,6 +69,29 @@ def test_a_masked_text_is_the_same_by_hand(name: str) -> None:
     assert (masked - ours(found, ids)).abs().max() > 0.02
 
 
+@pytest.mark.parametrize("name", [*TEXTS, *READS])
+def test_layers_that_an_export_traces_once_differ_in_weights_alone(name: str) -> None:
+    model = toy(name, 3).model
+    layers = list(model.layers())
+    if not layers:
+        return
+    calls = []
+    hooks = [
+        layer.register_forward_hook(lambda *call: calls.append(call), with_kwargs=True)  # module, args, kwargs, output
+        for layer in layers
+    ]
+    ids = rows(model, LENGTHS)
+    with torch.no_grad():
+        model(ids)
+        for hook in hooks:
+            hook.remove()
+        assert [call[0] for call in calls] == layers
+        for layer, args, kwargs, hidden in calls:
+            weights = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+            assert torch.equal(torch.func.functional_call(layers[0], weights, args, kwargs), hidden)
+            assert hidden.shape == (*ids.shape, hidden.shape[-1])
+
+
 @pytest.mark.parametrize("name", TYPED)
 def test_the_second_text_of_a_pair_has_the_type_that_its_tokenizer_gives(name: str) -> None:
     found = toy(name)

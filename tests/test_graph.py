@@ -108,6 +108,17 @@ def test_graph_module_leaves_the_models_alone_and_refuses_longer_rows() -> None:
         torch_outputs(module, token_batch([9]), predicted(token_batch([9])))
 
 
+def test_a_graph_of_short_rows_has_each_layers_own_weights(tmp_path: Path) -> None:
+    model, path = toy_explanandum(num_layers=3), tmp_path / "model.onnx"
+    module = graph_module(model, toy_explainer(1), max_tokens=2)
+    onnx_from_torch(module, path)
+    assert not any("forward" in vars(layer) for layer in module.explanandum.layers())
+    for lengths in ([2], [1, 2, 1]):
+        ids = token_batch(lengths)
+        wanted = torch_outputs(Fused(model, toy_explainer(1)).eval(), ids, predicted(ids))
+        assert_same(runner_from_onnx(path, threads=1)(ids, predicted(ids)), wanted)
+
+
 @pytest.fixture(scope="module")
 def sessions() -> Callable[[Path], Candidate]:
     """Open each file once."""

@@ -101,6 +101,13 @@ class Explanandum(nn.Module):
     def write_out_attention(self, on: bool = True) -> None:
         """Compute attention as products and a softmax, which every ONNX runtime takes, or as torch's own kernel."""
 
+    def layers(self) -> Sequence[nn.Module]:
+        """Return the encoder's layers where they differ in weights alone: an export traces the first for all of them.
+
+        Each is called once a pass, and makes of hidden states, its first tensor, others of the same shape.
+        """
+        return ()
+
     def compile_encoder(self) -> None:
         """Have torch compile the encoder, for training."""
 

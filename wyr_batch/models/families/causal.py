@@ -114,6 +114,9 @@ class CausalExplanandum(Tokenised, LinearHeads):
         )[0]
         return hidden
 
+    def layers(self) -> Sequence[nn.Module]:
+        return list(self.decoder.layers)
+
     def halve(self, dtype: torch.dtype) -> None:
         halve_linears(self.decoder, dtype)
 

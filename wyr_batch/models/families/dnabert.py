@@ -14,7 +14,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -153,6 +152,10 @@ class _Layer(nn.Module):
         self.attention = _Attention(config)
         self.mlp = _GatedFeedForward(config)
 
+    def forward(self, x: Tensor, bias: Tensor, explicit: bool) -> Tensor:
+        out: Tensor = self.mlp(self.attention(x, bias, explicit))
+        return out
+
 
 class _Embeddings(nn.Module):
     def __init__(self, config: DnabertConfig) -> None:
@@ -188,9 +191,8 @@ class DnabertEncoder(nn.Module):
         places = torch.arange(embedded.shape[1], device=embedded.device)
         distance = (places[:, None] - places[None, :]).abs()
         bias = padding_bias(valid, hidden.dtype) - self.slopes * distance.to(hidden.dtype)  # [B, H, T, T]
-        layers: list[Any] = list(self.encoder.layer)
-        for layer in layers:
-            hidden = layer.mlp(layer.attention(hidden, bias, self.explicit_attention))
+        for layer in self.encoder.layer:
+            hidden = layer(hidden, bias, self.explicit_attention)
         return hidden
 
 
@@ -221,6 +223,9 @@ class DnabertExplanandum(Tokenised, LinearHeads):
 
     def halve(self, dtype: torch.dtype) -> None:
         halve_linears(self.base_model, dtype)
+
+    def layers(self) -> Sequence[nn.Module]:
+        return list(self.base_model.encoder.layer)
 
     def write_out_attention(self, on: bool = True) -> None:
         self.base_model.explicit_attention = on

@@ -6,6 +6,7 @@ norm has made. In a DeBERTa that adds positions or token types first, the mask c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -60,6 +61,9 @@ class ModernBertExplanandum(TextExplanandum):
             position_ids=places,
         )[0]
         return hidden
+
+    def layers(self) -> Sequence[nn.Module]:
+        return ()  # some see a window of neighbours only
 
     def head(self, pooled: Tensor) -> Tensor:
         scores: Tensor = self.model.classifier(self.model.head(pooled))
@@ -120,6 +124,9 @@ class DebertaExplanandum(TextExplanandum):
             embedded, self.valid(input_ids).unsqueeze(1), output_hidden_states=False, relative_pos=relative
         ).last_hidden_state
         return hidden
+
+    def layers(self) -> Sequence[nn.Module]:
+        return ()  # each gives its attention as well
 
     def head(self, pooled: Tensor) -> Tensor:
         scores: Tensor = self.model.classifier(self.model.pooler(pooled.unsqueeze(1)))

@@ -62,5 +62,8 @@ class NtExplanandum(LinearHeads):
     def write_out_attention(self, on: bool = True) -> None:
         self.encoder.explicit_attention = on
 
+    def layers(self) -> Sequence[nn.Module]:
+        return list(self.encoder.encoder.layer)
+
     def compile_encoder(self) -> None:
         self.encoder.encode = torch.compile(self.encoder.encode, dynamic=True)  # type: ignore[method-assign]

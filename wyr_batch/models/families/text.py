@@ -7,10 +7,11 @@ word embeddings (positions, types) it adds after the mask, so a token of mask 0 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wyr_batch.models.encoder import PADDING_SCORE
 from wyr_batch.models.families.tokenised import Tokenised
@@ -86,6 +87,9 @@ class TextExplanandum(Tokenised):
     def padding_scores(self, input_ids: Tensor, dtype: torch.dtype) -> Tensor:
         """Return what is added to attention scores, 0 at tokens, [B, 1, 1, T]."""
         return torch.where(self.valid(input_ids), 0.0, PADDING_SCORE).to(dtype)[:, None, None, :]
+
+    def layers(self) -> Sequence[nn.Module]:
+        return list(self.base.encoder.layer)
 
     # Pooled vectors to logits.
 
@@ -182,6 +186,9 @@ class DistilBertExplanandum(TextExplanandum):
     family = "distilbert"
     class_name = "DistilBertForSequenceClassification"
     takes_types = False
+
+    def layers(self) -> Sequence[nn.Module]:
+        return list(self.base.transformer.layer)
 
     def head(self, pooled: Tensor) -> Tensor:
         scores: Tensor = self.model.classifier(torch.relu(self.model.pre_classifier(pooled)))

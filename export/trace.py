@@ -1,0 +1,90 @@
+"""torch.onnx: the fused module traced, its layers once for all of them, and the graph tidied.
+
+torch.onnx can optimise what it has traced. Of that, this does what runtimes do not do themselves; the rest is a search
+that takes longer than the trace of a large model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir
+import onnxscript.optimizer
+import torch
+from onnx_ir.passes import common as passes
+from torch import Tensor, nn
+
+from wyr_batch.engines.signature import INPUTS, OUTPUTS
+from wyr_batch.models.fused import Fused
+
+from .layers import as_nodes, one_layer, put_in_place
+
+OPSET = 20
+
+# Only to trace with: every other length and batch size is as good.
+EXAMPLE_ROWS, EXAMPLE_TOKENS = 2, 24
+
+
+def traced(module: Fused, max_tokens: int) -> torch.onnx.ONNXProgram:
+    """Return the module as a graph of standard operations, with dynamic batch and tokens.
+
+    Args:
+        module: from `graph_module`, in evaluation mode on the CPU.
+        max_tokens: the longest row.
+    """
+    rows, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1, max=max_tokens)
+    layers = module.explanandum.layers()
+    example = EXAMPLE_ROWS, min(EXAMPLE_TOKENS, max_tokens)
+    other = example[0] + 1, example[1] - 1  # to see which sizes vary
+    with as_nodes(layers):
+        varying = {"input_ids": {0: rows, 1: tokens}, "explain_ids": {0: rows}}
+        program = _program(module, _example(module, *example), varying, input_names=INPUTS, output_names=OUTPUTS)
+    if layers:
+        layer, again = (one_layer(module, layers[0], _example(module, *sizes)) for sizes in (example, other))
+        dims = dict(zip(zip(example, other, strict=True), (rows, tokens), strict=True))
+        of_layer = [
+            {place: dims[sizes] for place, sizes in enumerate(zip(*shapes, strict=True)) if sizes[0] != sizes[1]}
+            for shapes in zip((t.shape for t in layer.inputs), (t.shape for t in again.inputs), strict=True)
+        ]
+        put_in_place(program.model, _program(layer, layer.inputs, (tuple(of_layer),)).model)
+    _tidy(program.model)
+    return program
+
+
+def _example(module: Fused, n_rows: int, n_tokens: int) -> tuple[Tensor, Tensor]:
+    """Return input_ids and explain_ids."""
+    n_ranks = len(module.explanandum.n_classes)
+    input_ids = torch.full((n_rows, n_tokens), 6, dtype=torch.int32)
+    return input_ids, torch.full((n_rows, n_ranks), -1, dtype=torch.int32)
+
+
+def _program(module: nn.Module, inputs: tuple[Tensor, ...], varying: Any, **names: Any) -> torch.onnx.ONNXProgram:
+    """Return a module as torch.onnx traces it; `varying` says which sizes of its inputs vary."""
+    program = torch.onnx.export(
+        module,
+        inputs,
+        dynamo=True,
+        opset_version=OPSET,
+        dynamic_shapes=varying,
+        optimize=False,
+        external_data=False,
+        verbose=False,
+        **names,
+    )
+    assert program is not None  # what dynamo=True returns
+    return program
+
+
+def _tidy(model: onnx_ir.Model) -> None:
+    """Compute what is constant, write constants and expressions once, and leave out what nothing needs, in place."""
+    onnxscript.optimizer.fold_constants_ir(model, onnx_shape_inference=True)
+    onnx_ir.passes.Sequential(
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+    )(model)
