@@ -160,11 +160,11 @@ def scan(decay: Tensor, drive: Tensor, max_steps: int) -> Tensor:
     Returns: float32 [T, B, D].
     """
     steps = torch.arange(decay.shape[0], device=decay.device)
+    # Before the first step there is nothing to carry. So a product of decays that goes back to it or beyond is 0, and
+    # what is gathered there counts for nothing.
+    decay = torch.where((steps > 0)[:, None, None], decay, 0.0)
     for round_ in range((max_steps - 1).bit_length()):
-        earlier = steps - 2**round_
-        # Before the first step there is nothing to carry: a decay of 0 stands for it.
-        decay = torch.where((earlier >= 0)[:, None, None], decay, 0.0)
-        index = earlier.clamp(min=0)
+        index = (steps - 2**round_).clamp(min=0)
         drive = drive + decay * drive.index_select(0, index)
         decay = decay * decay.index_select(0, index)
     return drive
