@@ -144,3 +144,8 @@ def test_the_reference_runs_once_for_all_candidates() -> None:
     assert again == whole
     assert (cut.verdict, cut.lengths, cut.batch_sizes) == ("passed", (3, 7, 65, 70), (1, 3))
     assert cut.n_reads == 3 * (3 + 3) + 4
+    remembered.clear()
+    assert compared(reads_s=-1.0).n_whole_reads == 0
+    first = n_runs
+    assert compared().n_whole_reads == 0, "those that the first had no time for are left out"
+    assert n_runs == first

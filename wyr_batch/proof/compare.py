@@ -131,7 +131,8 @@ def compare(
         reads: token ids of real reads without special ones; the batches are cut from them, and each is run once
             besides, as much of it as fits. None: seeded random tokens.
         batch_sizes: rows; a batch of more than `MAX_BATCH_TOKENS` gets fewer, one of set size of `MAX_EDGE_TOKENS`.
-        remembered: the reference's outputs, kept for the next candidate that is compared on the same reads.
+        remembered: the reference's outputs, kept for the next candidate that is compared on the same reads. Of those
+            it runs the ones that the first had time for, so that the reference is not run again.
         masked_calls: the candidate classifies masked reads; without, those of the reference are not looked at.
         only_size: of the batches of one length, run the largest of at most so many rows alone.
         reads_s: seconds after which no more of the reads are run as a whole, unless labels differ too often among
@@ -140,6 +141,7 @@ def compare(
         vocabulary: of the bundle.
     """
     known = {} if remembered is None else remembered
+    is_first = not known
     tally = _Tally(candidate, reference, slices, thresholds, masked_calls, known, vocabulary.pad_id)
     edges = edge_batches(reads, lengths, batch_sizes, max_tokens, vocabulary)
     if only_size is not None:
@@ -158,10 +160,10 @@ def compare(
         show(n_done / n_cells)
     end_s = time.monotonic() + reads_s
     for batch in whole:
-        if time.monotonic() > end_s:
+        if time.monotonic() > end_s or not (is_first or tally.is_remembered(batch)):
             if not tally.labels_differ():
                 break
-            end_s = math.inf
+            end_s, is_first = math.inf, True
         tally.add(batch)
         n_done, n_whole = n_done + batch.size, n_whole + len(batch)
         show(n_done / n_cells)
@@ -179,6 +181,10 @@ def _difference(a: Array, b: Array) -> float:
     """Return the largest absolute difference, infinite if anything is not a number, 0 of nothing."""
     with np.errstate(invalid="ignore"):
         return float(np.nan_to_num(np.abs(a - b), nan=np.inf, posinf=np.inf).max(initial=0.0))
+
+
+def _key(batch: Int32s, asked: Int32s) -> tuple[bytes, bytes, tuple[int, ...]]:
+    return batch.tobytes(), asked.tobytes(), batch.shape
 
 
 def _name(batch: Int32s) -> str:
@@ -210,7 +216,7 @@ class _Tally:
 
     def add(self, batch: Int32s, other_classes: bool = False) -> EngineOutput | None:
         """Compare one batch, explaining the predicted classes or others; return the candidate's outputs or None."""
-        asked = np.full((len(batch), len(self.slices)), -1, np.int32)
+        asked = self._predicted(batch)
         wanted = self._wanted(batch, asked)
         if other_classes:
             asked = (wanted.explained_ids + 1) % np.array([s.stop - s.start for s in self.slices], np.int32)
@@ -236,9 +242,17 @@ class _Tally:
                 for values, in_batch in zip(alone, cut, strict=True):
                     self._worst("padding", values, in_batch)
 
+    def is_remembered(self, batch: Int32s) -> bool:
+        """Say whether the reference has been run on a batch."""
+        return _key(batch, self._predicted(batch)) in self.remembered
+
+    def _predicted(self, batch: Int32s) -> Int32s:
+        """Return explain_ids that ask for the predicted classes."""
+        return np.full((len(batch), len(self.slices)), -1, np.int32)
+
     def _wanted(self, batch: Int32s, asked: Int32s) -> EngineOutput:
         """Return the reference's outputs."""
-        key = batch.tobytes(), asked.tobytes(), batch.shape
+        key = _key(batch, asked)
         if key not in self.remembered:
             self.remembered[key] = _by_name(self.reference(batch, asked))
         wanted = self.remembered[key]
