@@ -69,8 +69,10 @@ def onnx_from_torch(module: Fused, path: Path, *, compact: bool = False) -> None
     external = n_bytes > EXTERNAL_DATA_BYTES
     n_ranks = len(module.explanandum.n_classes)
     with _quiet(), torch.no_grad():
-        traced(module.eval(), max_tokens).save(path, external_data=external)
-    model = onnx.load(path, load_external_data=False)
+        program = traced(module.eval(), max_tokens)
+    if external:
+        program.save(path, external_data=True)
+    model = onnx.load(path, load_external_data=False) if external else program.model_proto
     _strip(model)
     _name_shapes(model, n_ranks, sum(module.explanandum.n_classes))
     if compact and not external:

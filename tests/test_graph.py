@@ -28,6 +28,7 @@ from toy_models import (
     toy_explanandum,
     toy_fused,
 )
+from wyr_batch.export import onnx_file
 from wyr_batch.export.graph import GraphLstm, graph_module, scan
 from wyr_batch.export.onnx_file import FORBIDDEN_OPS, _store_as_half, check_graph, onnx_from_torch, runner_from_onnx
 from wyr_batch.export.write_bundle import export_bundle
@@ -108,10 +109,14 @@ def test_graph_module_leaves_the_models_alone_and_refuses_longer_rows() -> None:
         torch_outputs(module, token_batch([9]), predicted(token_batch([9])))
 
 
-def test_a_graph_of_short_rows_has_each_layers_own_weights(tmp_path: Path) -> None:
+def test_a_graph_of_short_rows_has_each_layers_own_weights_also_in_a_file_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "EXTERNAL_DATA_BYTES", 1000)
     model, path = toy_explanandum(num_layers=3), tmp_path / "model.onnx"
     module = graph_module(model, toy_explainer(1), max_tokens=2)
     onnx_from_torch(module, path)
+    assert (tmp_path / "model.onnx.data").stat().st_size > 10 * path.stat().st_size
     assert not any("forward" in vars(layer) for layer in module.explanandum.layers())
     for lengths in ([2], [1, 2, 1]):
         ids = token_batch(lengths)
