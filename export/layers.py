@@ -1,14 +1,17 @@
 """One layer traced for all: an encoder's layers differ in weights alone, and tracing is most of an export's time.
 
-the module, its layers as nodes      -> a graph with a node `Layer` for each call, its weights among the inputs
-the first layer, as a function       -> the function `Layer`
-put in place of the nodes            -> a graph of standard operations
+    the module, its layers as nodes  -> a graph with a node `Layer` for each call, its weights among the inputs
+    the first layer, as a function   -> the function `Layer`
+    put in place of the nodes        -> a graph of standard operations
+
+torch.onnx takes its time for every operation, whatever the size. Which families have such layers, they say themselves:
+`Explanandum.layers`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +29,6 @@ class OneLayer(nn.Module):
 
     Attributes:
         inputs: the tensors that the layer is called with, then its weights.
-        n_given: how many of them it is called with.
     """
 
     def __init__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -38,7 +40,7 @@ class OneLayer(nn.Module):
         self._layer = [layer]  # in a list, so that its weights are none of this module
         self._leaves, self._form = pytree.tree_flatten((args, kwargs))
         weights, given = _weights(layer), [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
-        self._names, self.inputs, self.n_given = list(weights), (*given, *weights.values()), len(given)
+        self._names, self.inputs = list(weights), (*given, *weights.values())
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return hidden states of tensors such as `inputs`."""
@@ -59,6 +61,20 @@ def one_layer(module: nn.Module, layer: nn.Module, inputs: Sequence[Tensor]) -> 
     finally:
         hook.remove()
     return OneLayer(layer, *calls[0])
+
+
+def varying_sizes(
+    one: OneLayer, other: OneLayer, dims: Mapping[tuple[int, int], torch.export.Dim]
+) -> tuple[dict[int, torch.export.Dim], ...]:
+    """Return which dimensions of each input vary, seen from a layer called in two ways.
+
+    Args:
+        dims: what varies, by its sizes in the two.
+    """
+    return tuple(
+        {place: dims[sizes] for place, sizes in enumerate(zip(a.shape, b.shape, strict=True)) if sizes[0] != sizes[1]}
+        for a, b in zip(one.inputs, other.inputs, strict=True)
+    )
 
 
 @contextlib.contextmanager

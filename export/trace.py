@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wyr_batch.engines.signature import INPUTS, OUTPUTS
 from wyr_batch.models.fused import Fused
 
-from .layers import as_nodes, one_layer, put_in_place
+from .layers import as_nodes, one_layer, put_in_place, varying_sizes
 
 OPSET = 20
 
@@ -33,20 +33,16 @@ def traced(module: Fused, max_tokens: int) -> torch.onnx.ONNXProgram:
         max_tokens: the longest row.
     """
     rows, tokens = torch.export.Dim("batch", min=1), torch.export.Dim("tokens", min=1, max=max_tokens)
-    layers = module.explanandum.layers()
     example = EXAMPLE_ROWS, min(EXAMPLE_TOKENS, max_tokens)
     other = example[0] + 1, example[1] - 1  # to see which sizes vary
+    layers = module.explanandum.layers()
     with as_nodes(layers):
         varying = {"input_ids": {0: rows, 1: tokens}, "explain_ids": {0: rows}}
         program = _program(module, _example(module, *example), varying, input_names=INPUTS, output_names=OUTPUTS)
     if layers:
         layer, again = (one_layer(module, layers[0], _example(module, *sizes)) for sizes in (example, other))
-        dims = dict(zip(zip(example, other, strict=True), (rows, tokens), strict=True))
-        of_layer = [
-            {place: dims[sizes] for place, sizes in enumerate(zip(*shapes, strict=True)) if sizes[0] != sizes[1]}
-            for shapes in zip((t.shape for t in layer.inputs), (t.shape for t in again.inputs), strict=True)
-        ]
-        put_in_place(program.model, _program(layer, layer.inputs, (tuple(of_layer),)).model)
+        dims = {(example[0], other[0]): rows, (example[1], other[1]): tokens}
+        put_in_place(program.model, _program(layer, layer.inputs, (varying_sizes(layer, again, dims),)).model)
     _tidy(program.model)
     return program
 
