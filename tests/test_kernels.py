@@ -294,6 +294,22 @@ def test_the_fastest_way_that_is_right_is_taken_and_remembered(caplog: pytest.Lo
     assert choose.fastest("step", ways, cases, 1e-6, ("another GPU",), timer) == "reference"
 
 
+def test_what_memory_did_not_suffice_to_compare_is_compared_again_next_time() -> None:
+    free = False
+
+    def other(x: torch.Tensor) -> torch.Tensor:
+        if not free:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return x
+
+    ways, cases = {"reference": lambda x: x, "other": other}, [(torch.ones(3),)]
+    assert choose.fastest("step", ways, cases, 1e-6, (), later_is_faster()) == "reference"
+    free = True
+    assert choose.fastest("step", ways, cases, 1e-6, (), later_is_faster()) == "other"
+    free = False
+    assert choose.fastest("step", ways, cases, 1e-6, (), later_is_faster()) == "other"
+
+
 def test_one_wrong_case_is_enough_to_be_left_out() -> None:
     ways = {"reference": lambda x: x, "other": lambda x: x if len(x) > 1 else x + 1}
     cases = [(torch.ones(3),), (torch.ones(1),)]

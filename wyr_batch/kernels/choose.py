@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -78,6 +79,8 @@ def fastest(
 ) -> str:
     """Return the name of the fastest way that is right; the answer to a key is remembered for the process.
 
+    What memory does not suffice to compare is left out, and then nothing is remembered: next time there may be more.
+
     Args:
         ways: the first is the reference; each returns a tensor or several.
         cases: arguments; all are compared, the first is timed.
@@ -86,9 +89,13 @@ def fastest(
     """
     with _one_at_a_time:
         key = name, *key
-        if key not in _chosen:
-            _chosen[key] = _fastest(name, ways, cases, limit, timer)
-        return _chosen[key]
+        if key in _chosen:
+            return _chosen[key]
+        right, is_short = _right(name, ways, cases, limit)
+        chosen = _quickest(name, right, cases[0], timer)
+        if not is_short:
+            _chosen[key] = chosen
+        return chosen
 
 
 def forget() -> None:
@@ -96,23 +103,32 @@ def forget() -> None:
     _chosen.clear()
 
 
-def _fastest(name: str, ways: Mapping[str, Way], cases: Sequence[Sequence[Any]], limit: float, timer: Timer) -> str:
-    reference = next(iter(ways))
-    right = [reference]
+def _right(
+    name: str, ways: Mapping[str, Way], cases: Sequence[Sequence[Any]], limit: float
+) -> tuple[dict[str, Way], bool]:
+    """Return the ways that give what the first one gives, and whether memory was too short to compare one of them."""
+    reference, compute = next(iter(ways.items()))
+    right, is_short = {reference: compute}, False
     for other in [way for way in ways if way != reference]:
         try:
-            off = max(_difference(ways[other](*case), ways[reference](*case)) for case in cases)
+            off = max(_difference(ways[other](*case), compute(*case)) for case in cases)
         except Exception as error:  # Triton has many, and so has the driver
             logger.info("%s: %s does not work here: %s", name, other, f"{type(error).__name__}: {error}"[:200])
+            is_short |= isinstance(error, torch.OutOfMemoryError)
             continue
         if off <= limit:
-            right.append(other)
+            right[other] = ways[other]
         else:
             logger.warning("%s: %s is %.2g off %s, more than %.2g: not used", name, other, off, reference, limit)
-    if len(right) == 1:
+    return right, is_short
+
+
+def _quickest(name: str, ways: Mapping[str, Way], case: Sequence[Any], timer: Timer) -> str:
+    reference = next(iter(ways))
+    if len(ways) == 1:
         return reference
-    seconds = {way: timer(lambda way=way: ways[way](*cases[0])) for way in right}  # type: ignore[misc]
-    best = min(right, key=seconds.__getitem__)
+    seconds = {way: timer(partial(compute, *case)) for way, compute in ways.items()}
+    best = min(seconds, key=seconds.__getitem__)
     logger.info("%s: %s, %.2f times as fast as %s", name, best, seconds[reference] / seconds[best], reference)
     return best
 
