@@ -28,7 +28,10 @@ from wyr_batch.models.explainer import Explainer, PlainPass
 from wyr_batch.models.explanandum import Explanandum
 from wyr_batch.models.fused import Fused
 from wyr_batch.models.lstm import LstmConfig, LstmExplainer, reversal
+from wyr_batch.models.numbers import full_precision
 from wyr_batch.models.precision import in_precision
+
+from .scan import scan
 
 # Of the LSTM operator, not of the file: 14 is what every runtime registers, and it may not exceed the file's opset.
 LSTM_VERSION = 14
@@ -97,7 +100,7 @@ class GraphLstm(Explainer):
         """Recompute the last layer's cell states, float32 [T, B, 2h], from inputs [T, B, D] and hidden [T, B, 2h]."""
         before = torch.cat((torch.zeros_like(hidden[:1]), hidden[:-1]), dim=0)  # h[t-1]
         gates = torch.cat((x, before), dim=-1) @ self.cell_weight + self.cell_bias
-        gate_in, forget, candidate = gates.float().chunk(3, dim=-1)
+        gate_in, forget, candidate = full_precision(gates).chunk(3, dim=-1)
         return scan(torch.sigmoid(forget), torch.sigmoid(gate_in) * torch.tanh(candidate), self.max_tokens)
 
     def features(self, input_ids: Tensor, valid: Tensor) -> Tensor:
@@ -118,7 +121,7 @@ class GraphLstm(Explainer):
         for layer in range(1, self.n_layers):
             x = torch.cat((hidden, _turned(hidden, turn)), dim=-1)
             hidden = self._lstm(x, layer)
-        forward, backward = hidden[..., :h].float(), hidden[..., h:].float()
+        forward, backward = full_precision(hidden[..., :h]), full_precision(hidden[..., h:])
         if self.cell_states:
             cells = self._cells(x, hidden)
             forward = torch.cat((forward, cells[..., :h]), dim=-1)
@@ -144,30 +147,9 @@ class GraphLstm(Explainer):
                 "Cut the read into windows, or export with a larger max_tokens.",
             )
         x = torch.relu(self.features(input_ids, plain.valid))
-        rows = nn.functional.embedding(classes, self.head_weight).float()  # [B, R, F]
-        bias = nn.functional.embedding(classes, self.head_bias).float()  # [B, R, 1]
+        rows = full_precision(nn.functional.embedding(classes, self.head_weight))  # [B, R, F]
+        bias = full_precision(nn.functional.embedding(classes, self.head_bias))  # [B, R, 1]
         return rows @ x.permute(1, 2, 0) + bias
-
-
-def scan(decay: Tensor, drive: Tensor, max_steps: int) -> Tensor:
-    """Return c with `c[t] = decay[t] c[t-1] + drive[t]`, c[-1] = 0, along dimension 0.
-
-    The rounds are fixed by `max_steps`, so that the graph has no loop and any T up to it is right; steps are taken
-    by Gather, so that a short T costs little.
-
-    Args:
-        decay, drive: float32 [T, B, D].
-    Returns: float32 [T, B, D].
-    """
-    steps = torch.arange(decay.shape[0], device=decay.device)
-    # Before the first step there is nothing to carry. So a product of decays that goes back to it or beyond is 0, and
-    # what is gathered there counts for nothing.
-    decay = torch.where((steps > 0)[:, None, None], decay, 0.0)
-    for round_ in range((max_steps - 1).bit_length()):
-        index = (steps - 2**round_).clamp(min=0)
-        drive = drive + decay * drive.index_select(0, index)
-        decay = decay * decay.index_select(0, index)
-    return drive
 
 
 def graph_module(explanandum: Explanandum, explainer: Explainer, max_tokens: int, dtype: str = "float32") -> Fused:

@@ -2,7 +2,7 @@
 
     the module, its layers as nodes  -> a graph with a node `Layer` for each call, its weights among the inputs
     the first layer, as a function   -> the function `Layer`
-    put in place of the nodes        -> a graph of standard operations
+    in the place of the nodes        -> a graph of standard operations
 
 torch.onnx takes its time for every operation, whatever the size. Which families have such layers, they say themselves:
 `Explanandum.layers`.
@@ -17,7 +17,6 @@ from typing import Any
 
 import onnx_ir
 import torch
-from onnx_ir.passes.common import InlinePass
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -89,11 +88,9 @@ def as_nodes(layers: Sequence[nn.Module]) -> Iterator[None]:
             del layer.forward
 
 
-def put_in_place(model: onnx_ir.Model, layer: onnx_ir.Model) -> None:
-    """Replace every node `Layer` of a model by the graph of a `OneLayer`, in place."""
-    function = onnx_ir.Function(DOMAIN, NAME, "", graph=layer.graph, attributes=[])
-    model.functions[function.identifier()] = function
-    InlinePass()(model)
+def layer_function(layer: onnx_ir.Model) -> onnx_ir.Function:
+    """Return the graph of a `OneLayer` as the function that nodes `Layer` call."""
+    return onnx_ir.Function(DOMAIN, NAME, "", graph=layer.graph, attributes=[])
 
 
 def _node(layer: nn.Module, *args: Any, **kwargs: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""torch.onnx: the fused module traced, its layers once for all of them, and the graph tidied.
+"""torch.onnx: the fused module traced, its layers once for all of them, its scan not at all, and the graph tidied.
 
 torch.onnx can optimise what it has traced. Of that, this does what runtimes do not do themselves; the rest is a search
 that takes longer than the trace of a large model.
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from wyr_batch.engines.signature import INPUTS, OUTPUTS
 from wyr_batch.models.fused import Fused
 
-from .layers import as_nodes, one_layer, put_in_place, varying_sizes
+from .layers import as_nodes, layer_function, one_layer, varying_sizes
+from .scan import rounds_function
 
 OPSET = 20
 
@@ -39,10 +40,13 @@ def traced(module: Fused, max_tokens: int) -> torch.onnx.ONNXProgram:
     with as_nodes(layers):
         varying = {"input_ids": {0: rows, 1: tokens}, "explain_ids": {0: rows}}
         program = _program(module, _example(module, *example), varying, input_names=INPUTS, output_names=OUTPUTS)
+    functions = [rounds_function(max_tokens, OPSET)]
     if layers:
         layer, again = (one_layer(module, layers[0], _example(module, *sizes)) for sizes in (example, other))
         dims = {(example[0], other[0]): rows, (example[1], other[1]): tokens}
-        put_in_place(program.model, _program(layer, layer.inputs, (varying_sizes(layer, again, dims),)).model)
+        functions.append(layer_function(_program(layer, layer.inputs, (varying_sizes(layer, again, dims),)).model))
+    program.model.functions.update({function.identifier(): function for function in functions})
+    passes.InlinePass()(program.model)
     _tidy(program.model)
     return program
 

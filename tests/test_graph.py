@@ -29,8 +29,9 @@ from toy_models import (
     toy_fused,
 )
 from wyr_batch.export import onnx_file
-from wyr_batch.export.graph import GraphLstm, graph_module, scan
+from wyr_batch.export.graph import GraphLstm, graph_module
 from wyr_batch.export.onnx_file import FORBIDDEN_OPS, _store_as_half, check_graph, onnx_from_torch, runner_from_onnx
+from wyr_batch.export.scan import scan
 from wyr_batch.export.write_bundle import export_bundle
 
 from wyr_batch.bundle import Bundle, starter_path
