@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from wyr_batch.bundle import NT_FAMILY, PROOF_PASSED, SCHEMA_VERSION, Bundle, BundleFile, load_bundle, sha256_of
 from wyr_batch.checks.fields import Fields
-from wyr_batch.checks.files import exists, reason_of, shown_path, write_whole
+from wyr_batch.checks.files import exists, shown_path, write_error, write_whole
 from wyr_batch.checks.numbers import check_numbers
 from wyr_batch.errors import ModelError, OutputError, UsageError
 from wyr_batch.models.checkpoints import load_explainer, load_explanandum, save_explainer, save_explanandum
@@ -152,7 +152,7 @@ def export_bundle(
         _refuse_existing(output, overwrite)  # again: it was minutes ago
         _move_into_place(partial, target)
     except OSError as error:
-        raise OutputError(shown_path(output), f"'{reason_of(error)}'", "to write a bundle there") from None
+        raise write_error(output, error) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return load_bundle(output)

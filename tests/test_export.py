@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -154,6 +155,27 @@ def test_failed_proof_leaves_nothing_behind(
         export_bundle(*own_checkpoint(exported.folder), tmp_path / "out" / "toy", **SHORT)
     assert "Nothing was written" in str(raised.value)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_full_disk_says_what_to_do_and_leaves_nothing_behind(
+    exported: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(export_module, "onnx_from_torch", full)
+    words = r"toy: got 'No space left on device' while writing, expected a place with space .* name another place\."
+    with pytest.raises(OutputError, match=words):
+        export_bundle(*own_checkpoint(exported.folder), tmp_path / "out" / "toy", **SHORT)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_graph_that_is_not_there_is_said_by_the_graphs_that_are() -> None:
+    words = r"got onnx float32, expected onnx float16\. Ask for a dtype the bundle holds, or export it with --fp16\.$"
+    with pytest.raises(ModelError, match=words):
+        load_bundle().verified("onnx", "float16")
+    with pytest.raises(ModelError, match=r"got onnx float32, expected onnx bfloat16\..* or export it\.$"):
+        load_bundle().verified("onnx", "bfloat16")
 
 
 def test_checkpoints_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

@@ -108,3 +108,16 @@ def test_segments_of_a_drawn_read_are_those_of_its_row(fasta: Path) -> None:
         assert drawn.segments() == [(s["start"], s["end"]) for s in expected]
         assert [call.rank for call in drawn.calls] == list(masks.ranks)
         assert all(call.label for call in drawn.calls) == (drawn.status in ("ok", "windowed"))
+
+
+def test_a_damaged_file_is_said_on_one_line(fasta: Path, tmp_path: Path) -> None:
+    content = bytearray(made(fasta).read_bytes())
+    for place in range(4, 300):  # headers of pages: Arrow says what is wrong in two lines
+        content[place] ^= 0xFF
+    damaged = tmp_path / "damaged.parquet"
+    damaged.write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"page header failed.* after 0 rows, expected an undamaged Parquet file"
+    ) as raised:
+        list(open_masks(damaged).rows())
+    assert "\n" not in str(raised.value)

@@ -115,8 +115,9 @@ class Bundle:
         """
         entries = [f for f in self.files if f.kind == kind and f.dtype == dtype]
         if not entries:
-            held = ", ".join(f"{f.kind} {f.dtype}" for f in self.files) or "nothing"
-            raise ModelError(self.folder, held, f"{kind} {dtype}", "Ask for a dtype the bundle holds, or export it.")
+            held = ", ".join(f"{f.kind} {f.dtype}" for f in self.files if f.kind == kind) or f"nothing of {kind}"
+            advice = f"Ask for a dtype the bundle holds, or export it{' with --fp16' if dtype == 'float16' else ''}."
+            raise ModelError(shown_path(self.folder), held, f"{kind} {dtype}", advice)
         entry = entries[0]
         path = self.verified_entry(entry)
         for beside in self.files:  # weights of a graph beyond 2 GB

@@ -71,8 +71,8 @@ def shown_path(path: str | os.PathLike[str]) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return why the system refused, in its own words and without the path, which messages name themselves."""
-    return str(getattr(error, "strerror", None) or error)
+    """Return why the system refused, in its own words on one line, without the path, which messages name themselves."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
 def read_text(path: Path, error: type[WyrError]) -> str:

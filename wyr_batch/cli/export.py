@@ -32,7 +32,7 @@ GROUPS = {
 @click.option("--explanandum", "explanandum_dir", type=NamedPath(), help="Folder of the classifier.")
 @click.option("--explainer", "explainer_dir", type=NamedPath(), help="Folder of the classifier's Explainer.")
 @click.option("-o", "--output", type=NamedPath(), default=Path("wyr-bundle"), help="Bundle to write.")
-@click.option("--name", help="Name of the bundle. [default: the output's name]")
+@click.option("--name", help="Name of the bundle. [default: the output's name; the starter keeps its own]")
 @click.option(
     "--window",
     "window_bp",
