@@ -26,7 +26,7 @@ def check_tensorrt() -> Gpu:
 
     Called before an export of many minutes begins.
     """
-    gpu = gpus_for("--tensorrt", "no GPU")[0]
+    gpu = gpus_for("--tensorrt", "no GPU", "leave --tensorrt out")[0]
     version_apart("tensorrt")
     return gpu
 

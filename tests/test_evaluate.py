@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -235,3 +236,20 @@ def test_what_could_not_be_measured_is_null_in_json() -> None:
         "a": [None, 0.5],
         "b": {"c": None},
     }
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train explainer"])
+def test_a_package_that_is_missing_is_said_by_the_command_that_needs_it(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*command.split(), "--help"])  # loads the command
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("wyr_batch.cli.train.common.importlib", SimpleNamespace(import_module=missing))
+    table = tmp_path / "table.parquet"
+    table.write_bytes(b"")
+    other = ["--explainer", str(tmp_path)] if command == "evaluate" else ["-o", str(tmp_path / "new")]
+    assert main([*command.split(), str(table), "--explanandum", str(tmp_path), *other]) == 2
+    assert f"wyr-batch {command}: got no package 'torch'" in capsys.readouterr().err

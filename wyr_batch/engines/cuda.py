@@ -162,15 +162,15 @@ def chosen_gpus(device: str) -> list[Gpu]:
     return [gpus[index]]
 
 
-def gpus_for(flag: str, got: str) -> list[Gpu]:
-    """Return all GPUs. Raises: UsageError naming the option, and what it got, if there is none."""
+def gpus_for(flag: str, got: str, instead: str = "use -x cpu") -> list[Gpu]:
+    """Return all GPUs. Raises: UsageError naming the option, what it got and what to do instead, if there is none."""
     gpus, why = find_gpus()
     if not gpus:
         raise UsageError(
             flag,
             got,
             f"an NVIDIA GPU and found none: {why}",
-            "Install the NVIDIA driver, run where a GPU is, or use -x cpu.",
+            f"Install the NVIDIA driver, run where a GPU is, or {instead}.",
         )
     return gpus
 

@@ -21,7 +21,9 @@ def train_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("wyr_batch"):
             raise
-        raise MissingExtraError("wyr-batch train", error.name or name, "train") from None
+        context = click.get_current_context(silent=True)
+        what = context.command_path if context else "wyr-batch train"
+        raise MissingExtraError(what, error.name or name, "train") from None
 
 
 def given(*names: str) -> list[str]:
