@@ -46,7 +46,8 @@ machine and versions that gave it. Before you compare:
   alternation, repeat by repeat, and are what to trust. `median (min to max)`.
 - A row is printed only if its outputs were compared and right (`correct` in the JSON).
 - The starter has 1.2 M parameters. The paper's 86 reads/s on an H100 are for a classifier of about 50 M.
-- Tables of the starter were measured with the LSTM Explainer that it had before, unless they say otherwise.
+- "Other projects' test files", "Killed twenty times", "Memory over a long run" and "A step of the Explainer's training"
+  were measured with the LSTM Explainer that the starter had before.
 - "Host side" has a stand-in of no cost where the network would be: what a fast GPU would wait for.
 """
 
