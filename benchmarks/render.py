@@ -71,7 +71,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Json], str]]] = {
     "gpu_texts": ("Explainer and rivals on texts, on a GPU", gpu_texts.table),
     "int8": ("int8 on a CPU", int8.table),
     "run_beside": ("`run` before and after other families than Nucleotide Transformer", beside.run_table),
-    "export_beside": ("`export` before and after its proof was cut", beside.export_table),
+    "export_beside": ("`export` before and after proof and trace were cut", beside.export_table),
     "step": ("A step of the Explainer's training", step.table),
 }
 

@@ -1,4 +1,4 @@
-"""One layer traced for all: an encoder's layers differ in weights alone, and tracing is most of an export's time.
+"""One layer traced for all: an encoder's layers differ in weights alone.
 
     the module, its layers as nodes  -> a graph with a node `Layer` for each call, its weights among the inputs
     the first layer, as a function   -> the function `Layer`

@@ -1,7 +1,7 @@
 """A prefix scan whose number of rounds is fixed, in torch and in a graph, where its rounds need not be traced.
 
-torch.onnx takes as long for a round as for a tenth of an encoder's layer. So it sees all of them as one node, which is
-replaced by the operations of `rounds_function`.
+torch.onnx takes its time for every operation, so it sees all rounds as one node, which is replaced by the operations of
+`rounds_function`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """torch.onnx: the fused module traced, its layers once for all of them, its scan not at all, and the graph tidied.
 
-torch.onnx can optimise what it has traced. Of that, this does what runtimes do not do themselves; the rest is a search
-that takes longer than the trace of a large model.
+torch.onnx can optimise what it has traced. Of that, this folds constants and leaves out what nothing needs, so that no
+sequence of tensors stays (`FORBIDDEN_OPS` in onnx_file.py); the rest, a search for patterns, runtimes do themselves.
 """
 
 from __future__ import annotations

@@ -73,6 +73,7 @@ def test_a_masked_text_is_the_same_by_hand(name: str) -> None:
 def test_layers_that_an_export_traces_once_differ_in_weights_alone(name: str) -> None:
     model = toy(name, 3).model
     layers = list(model.layers())
+    assert bool(layers) != name.startswith(("deberta", "modernbert")), "whose layers differ in more"
     if not layers:
         return
     calls = []

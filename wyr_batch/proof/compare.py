@@ -141,7 +141,7 @@ def compare(
         vocabulary: of the bundle.
     """
     known = {} if remembered is None else remembered
-    is_first = not known
+    only_remembered = bool(known)
     tally = _Tally(candidate, reference, slices, thresholds, masked_calls, known, vocabulary.pad_id)
     edges = edge_batches(reads, lengths, batch_sizes, max_tokens, vocabulary)
     if only_size is not None:
@@ -160,10 +160,10 @@ def compare(
         show(n_done / n_cells)
     end_s = time.monotonic() + reads_s
     for batch in whole:
-        if time.monotonic() > end_s or not (is_first or tally.is_remembered(batch)):
+        if time.monotonic() > end_s or (only_remembered and not tally.is_remembered(batch)):
             if not tally.labels_differ():
                 break
-            end_s, is_first = math.inf, True
+            end_s, only_remembered = math.inf, False
         tally.add(batch)
         n_done, n_whole = n_done + batch.size, n_whole + len(batch)
         show(n_done / n_cells)
